@@ -7,6 +7,8 @@ tensor, RGB, channels first (3, H, W), values in [0, 1]; a batch is (N, 3, H, W)
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +68,26 @@ def read(path: str | Path, alpha: str = "white") -> Tensor:
     return colour * opacity + (1 - opacity)
 
 
+def dimensions(path: str | Path) -> tuple[int, int]:
+    """Height and width as the file's header says, before any rotation; nothing is decoded.
+
+    Raises:
+        SRKitError: as `read`, as far as a header can tell.
+    """
+    with _one_line_errors(Path(path)), Image.open(path) as picture:
+        return picture.height, picture.width
+
+
 def _open(path: Path) -> Image.Image:
-    """Decode the whole file and turn it upright; every failure becomes one clear line."""
+    """Decode the whole file and turn it upright."""
+    with _one_line_errors(path), Image.open(path) as picture:
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+
+
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Every way in which opening a picture can fail becomes one clear line."""
     if not path.is_file():
         raise SRKitError(f"{path}: no such file")
     if path.stat().st_size == 0:
@@ -75,9 +95,7 @@ def _open(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                picture.load()
-                return ImageOps.exif_transpose(picture)
+            yield
     except UnidentifiedImageError:
         raise SRKitError(f"{path}: not a picture, whatever its name says") from None
     except Image.DecompressionBombError:

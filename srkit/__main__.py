@@ -1,0 +1,7 @@
+"""`python -m srkit` is `srkit`."""
+
+import sys
+
+from srkit.cli import main
+
+sys.exit(main())

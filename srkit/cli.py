@@ -1,0 +1,337 @@
+"""The command `srkit`: run the lessons, train, resume, inspect, upscale, evaluate, and get data sets."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+from torch import nn
+from tyro.conf import Positional, arg, subcommand
+
+from srkit import banks, images, metrics, models, notebooks, sources
+from srkit.errors import SRKitError, unknown
+from srkit.images import KERNELS
+from srkit.profiles import Student, choose_device, root
+from srkit.training import TrainConfig, Trainer, checkpoint
+from srkit.upscaling import upscale
+
+SAME_NAME = arg(name="")  # a nested dataclass whose flags carry no prefix
+
+
+@dataclass
+class Run:
+    """Execute lessons from their first cell to their last and fail on any error, hidden ones too.
+
+    Executed copies (.ipynb, .html) go to runs/notebooks/, figures to figures/.
+    """
+
+    lessons: Positional[tuple[str, ...]] = ()
+    """Lessons by number, e.g. 01 03; all of them if none is named."""
+    profile: Literal["quick", "class", "full"] = "quick"
+    """quick: bundled photographs, no network, about a minute a lesson; class: a Colab T4; full: hours."""
+    jobs: int | None = None
+    """Lessons at a time; two where there are two cores."""
+
+    def __call__(self) -> int:
+        results = notebooks.run(self.lessons, self.profile, out=root() / "runs" / "notebooks", jobs=self.jobs)
+        print(notebooks.table(results))
+        return int(any(result.error for result in results))
+
+
+@dataclass
+class Data:
+    """List the data sets with sizes and licences, or download one (into data/)."""
+
+    name: Positional[str | None] = None
+    """The set to download; none lists them all."""
+    mirror: str | None = None
+    """A folder or web address that holds the set's files; tried before the publisher's."""
+    json: bool = False
+    """Print JSON and nothing else."""
+
+    def __call__(self) -> None:
+        if self.name is None:
+            rows = sources.listing()
+            print(json.dumps(rows, indent=2) if self.json else _columns(rows))
+            return
+        paths = sources.pictures(self.name, mirror=self.mirror)
+        facts = {"name": self.name, "pictures": len(paths), "folder": str(paths[0].parent)}
+        print(json.dumps(facts) if self.json else f"{self.name}: {len(paths)} pictures in {paths[0].parent}")
+
+
+@dataclass
+class Train:
+    """Train a model on a data set or on a folder of pictures.
+
+    Writes OUT/last.pt (every --save-freq steps; the one before stays as previous.pt), OUT/best.pt (the highest
+    validation PSNR) and OUT/history.jsonl. Ctrl-C saves and stops; `srkit resume OUT/last.pt` goes on.
+    """
+
+    model: Positional[str]
+    """Which network: srcnn (9-5-5 on a bilinear enlargement) or srcnn915 (9-1-5 on a bicubic one)."""
+    data: str
+    """A name that `srkit data` lists, or a folder of pictures."""
+    scale: int = 2
+    """How much larger the output is: 2, 3 or 4."""
+    out: Path | None = None
+    """Folder for what the training writes; runs/MODEL-xSCALE-DATA if not given."""
+    overwrite: bool = False
+    """Start anew although the folder holds a training already."""
+    size: int | None = None
+    """Make every picture SIZE x SIZE first: shorter side resized, middle cut out."""
+    train: int | None = None
+    """How many pictures to train on; the set's usual number if not given."""
+    val: int | None = None
+    """How many other pictures to validate on; 0 for none."""
+    mirror: str | None = None
+    """A folder or web address that holds the set's files."""
+    cuda: bool = False
+    """The same as --device cuda."""
+    student: Student = field(default_factory=Student)
+    config: Annotated[TrainConfig, SAME_NAME] = field(default_factory=TrainConfig)
+
+    def __call__(self) -> int:
+        config = dataclasses.replace(self.config, device="cuda") if self.cuda else self.config
+        device = choose_device(config.device)
+        torch.manual_seed(config.seed)  # decides the starting weights
+        model = models.create(self.model, self.scale)
+        if not list(model.parameters()):
+            raise SRKitError(f"{self.model} has nothing to train: choose one of {', '.join(models.PRESETS)}")
+        out = self.out or root() / "runs" / f"{self.model}-x{self.scale}-{Path(self.data).name}"
+        if (out / "last.pt").exists() and not self.overwrite:
+            raise SRKitError(f"{out} holds a training already: srkit resume {out / 'last.pt'}, or another --out, or --overwrite")
+        counts = {"train": self.train, "val": self.val, "seed": config.seed, "mirror": self.mirror}
+        bank = banks.open_bank(self.data, "train", size=self.size, **counts, device=device)
+        has_validation = bool(sources.split(self.data, **counts).val)
+        validation = banks.open_bank(self.data, "val", size=self.size, **counts, device=device) if has_validation else None
+        trainer = Trainer(model, bank, config, validation=validation, out=out, student=self.student)
+        print(f"{self.model} x{self.scale}: {models.count_parameters(model)} parameters, on {trainer.device.type}, {trainer.precision}")
+        print(f"training on {bank}" + (f", validating on {len(validation)} pictures" if validation else ""))
+        return _fit(trainer)
+
+
+@dataclass
+class Resume:
+    """Go on with a training from its checkpoint, exactly as if it had never stopped."""
+
+    checkpoint: Positional[Path]
+    """The checkpoint, e.g. runs/t91/last.pt."""
+    steps: int | None = None
+    """New total of steps."""
+    num_epoch: int | None = None
+    """New total of epochs, instead of steps."""
+    lr: float | None = None
+    """New learning rate."""
+    save_freq: int | None = None
+    """Steps between two checkpoints."""
+    device: str | None = None
+    """cpu, cuda, mps or auto."""
+    out: Path | None = None
+    """Folder to write to; the checkpoint's own if not given."""
+
+    def __call__(self) -> int:
+        changes = {
+            "steps": self.steps, "num_epoch": self.num_epoch, "learning_rate": self.lr,
+            "save_freq": self.save_freq, "device": self.device,
+        }  # fmt: skip
+        changes = {name: value for name, value in changes.items() if value is not None}
+        if self.steps is not None:
+            changes["num_epoch"] = self.num_epoch
+        return _fit(Trainer.resume(self.checkpoint, self.out, **changes))
+
+
+@dataclass
+class Inspect:
+    """Say what a checkpoint holds: model, parameters, scale, step, settings, metrics, student, sha256 of the weights."""
+
+    checkpoint: Positional[Path]
+    """The checkpoint, e.g. runs/t91/last.pt."""
+    json: bool = False
+    """Print JSON and nothing else."""
+
+    def __call__(self) -> None:
+        facts = inspect(self.checkpoint)
+        print(json.dumps(facts, indent=2) if self.json else _tree(facts))
+
+
+@dataclass
+class Upscale:
+    """Enlarge pictures of your own with a trained model."""
+
+    pictures: Positional[tuple[Path, ...]]
+    """Picture files."""
+    checkpoint: str
+    """A checkpoint, or nearest, bilinear or bicubic."""
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None
+    """A folder; or, for one picture, a file. NAME_x3.png beside each picture if not given."""
+    scale: int | None = None
+    """For nearest, bilinear and bicubic only: 2, 3 or 4. A trained model knows its own."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+
+    def __call__(self) -> None:
+        if not self.pictures:
+            raise SRKitError("name at least one picture to upscale")
+        as_file = self.out is not None and self.out.suffix.lower() in images.SUFFIXES
+        if as_file and len(self.pictures) > 1:
+            raise SRKitError(f"{len(self.pictures)} pictures do not fit into the one file {self.out}: give a folder")
+        model = load(self.checkpoint, self.scale).to(choose_device(self.device))
+        for path in self.pictures:
+            target = self.out if as_file else (self.out or path.parent) / f"{path.stem}_x{model.scale}.png"
+            output = upscale(model, images.read(path, alpha="keep"))
+            images.write(output, target)
+            print(f"{target}: {output.shape[-1]} x {output.shape[-2]}")
+
+
+@dataclass
+class Evaluate:
+    """Measure a model: PSNR and SSIM on luma, a border of SCALE pixels cut, per picture and mean."""
+
+    model: Positional[str]
+    """A checkpoint, or nearest, bilinear or bicubic."""
+    data: str
+    """A name that `srkit data` lists, or a folder of pictures."""
+    scale: int | None = None
+    """2, 3 or 4; a trained model knows its own."""
+    part: Literal["auto", "train", "val", "test", "all"] = "auto"
+    """Which pictures of the set. auto: its test part if it has one, else all; and of the pictures that the
+    checkpoint was trained on, those it has not seen."""
+    mirror: str | None = None
+    """A folder or web address that holds the set's files."""
+    device: str = "auto"
+    """cpu, cuda, mps or auto."""
+    json: bool = False
+    """Print JSON and nothing else."""
+
+    def __call__(self) -> None:
+        model = load(self.model, self.scale).to(choose_device(self.device))
+        bank = self.pictures()
+        table = metrics.evaluate(model, bank, model.scale)
+        facts = {"model": self.model, "data": self.data, "part": bank.recipe["part"], **table.to_dict()}
+        print(json.dumps(facts, indent=2) if self.json else table)
+
+    def pictures(self) -> banks.Bank:
+        """The pictures to measure on; never by default those that the checkpoint was trained on."""
+        own = {} if self.model in KERNELS else checkpoint.load(self.model)["data"]
+        if own.get("source") == self.data:
+            deal = {name: own[name] for name in ("train", "val", "test", "seed")}
+        else:
+            deal = {}
+        part = self.part
+        if part == "auto":
+            split = sources.split(self.data, **deal, mirror=self.mirror)
+            unseen = "test" if split.test else "val" if deal and split.val else "all"
+            part = unseen if deal or self.data in sources.SOURCES else "all"
+        return banks.open_bank(self.data, part, **deal, mirror=self.mirror)
+
+
+def load(name: str, scale: int | None = None) -> nn.Module:
+    """A model from a checkpoint, or an interpolation by name, which needs a scale.
+
+    Raises:
+        SRKitError: neither a file nor an interpolation, or the scale is missing or not the checkpoint's.
+    """
+    if name in KERNELS:
+        if scale is None:
+            raise SRKitError(f"{name} can enlarge by any scale: say which, e.g. --scale 3")
+        return models.create(name, scale)
+    if name in models.PRESETS:
+        raise SRKitError(f"{name} is not trained yet: name a checkpoint, e.g. runs/{name}-x3-t91/best.pt")
+    model = checkpoint.load_model(name)
+    if scale not in (None, model.scale):
+        raise SRKitError(f"{name} enlarges by {model.scale}, not by {scale}: leave --scale out")
+    return model
+
+
+def inspect(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint holds, as plain words and numbers; see `Inspect`."""
+    state = checkpoint.load(path)
+    model = checkpoint.model_of(state)
+    measured = [row for row in state["history"] if "val/psnr" in row]
+    logged = [row for row in state["history"] if "loss" in row]
+    last = {**(logged[-1] if logged else {}), **(measured[-1] if measured else {})}
+    return {
+        "model": state["recipe"]["name"],
+        "architecture": {k: v for k, v in state["recipe"].items() if k != "name"},
+        "parameters": models.count_parameters(model),
+        "scale": model.scale,
+        "step": state["step"],
+        "seconds": round(state["seconds"], 1),
+        "hyper-parameters": state["config"],
+        "metrics": {k: v for k, v in last.items() if k not in ("step", "seconds", "val/seconds", "learning_rate")},
+        "data": {**state["data"], "fingerprint": state["fingerprint"]},
+        "student": state["student"],
+        "weights": "average (EMA)" if state["ema"] else "last step's",
+        "weights_sha256": checkpoint.weights_sha256(model.state_dict()),
+    }
+
+
+def _fit(trainer: Trainer) -> int:
+    history = trainer.fit()
+    if trainer.interrupted:
+        return 130
+    _, values = history.series("val/psnr")
+    measured = f", validation PSNR {values[-1]:.2f} dB" if values else ""
+    print(f"{trainer.out / 'last.pt'}: {trainer.step_number} steps, {trainer.seconds:.0f} s{measured}")
+    return 0
+
+
+def _columns(rows: list[dict[str, Any]]) -> str:
+    """Rows of equal keys as a table."""
+    wide = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
+    lines = [{key: key for key in wide}, *rows]
+    return "\n".join("  ".join(f"{line[key]!s:{wide[key]}}" for key in wide).rstrip() for line in lines)
+
+
+def _tree(facts: dict[str, Any], indent: str = "") -> str:
+    """Nested facts as indented lines."""
+    lines = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{key}", _tree(value, indent + "  ")] if value else []
+        else:
+            lines.append(f"{indent}{key:{18 - len(indent)}} {value if value not in (None, '') else '-'}")
+    return "\n".join(lines)
+
+
+COMMANDS = ("run", "train", "resume", "inspect", "upscale", "evaluate", "data")
+
+
+def _command(args: Sequence[str]) -> Any:
+    """Read the command line. A preset's own training settings are the defaults of `train PRESET`."""
+    preset = next((models.PRESETS[word] for word in args if word in models.PRESETS), None)
+    defaults = TrainConfig(**preset.training) if preset else TrainConfig()
+    train = Train(model=tyro.MISSING, data=tyro.MISSING, config=defaults)
+    return tyro.cli(
+        Annotated[Run, subcommand("run")]
+        | Annotated[Train, subcommand("train", default=train)]
+        | Annotated[Resume, subcommand("resume")]
+        | Annotated[Inspect, subcommand("inspect")]
+        | Annotated[Upscale, subcommand("upscale")]
+        | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Data, subcommand("data")],
+        args=args,
+        prog="srkit",
+        description="Learn image super-resolution: lessons, training, measuring, upscaling.",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0; 1 if a lesson failed; 2 after one line on standard error; 130 after Ctrl-C."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise unknown("command", args[0], COMMANDS)
+        return _command(args)() or 0
+    except SRKitError as error:
+        print(f"srkit: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130

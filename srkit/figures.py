@@ -1,0 +1,323 @@
+"""The pictures that students export: grids, comparisons with zooms, and loss curves.
+
+A page is 12 x 12 inches at 300 dots an inch: 3600 x 3600 pixels. Pictures are placed to the pixel and
+magnified by whole numbers, so that each pixel of a picture is a clean square.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from srkit import metrics
+from srkit.errors import SRKitError
+from srkit.images import luma, to_uint8
+from srkit.profiles import Setup
+from srkit.training.checkpoint import weights_sha256
+from srkit.training.history import History
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from srkit.training import Trainer
+
+DPI, INCHES = 300, 12
+PAGE = DPI * INCHES
+MARGIN, GAP, HEAD, FOOT, CAPTION = 48, 24, 130, 90, 74  # in pixels of the page
+ACCENT = "#d1495b"
+QUANTITIES = {  # title and unit
+    "loss": ("Loss", "weighted sum of the terms"),
+    "mse": ("MSE", "mean squared error of values in [0, 1]"),
+    "l1": ("L1", "mean absolute error of values in [0, 1]"),
+    "charbonnier": ("Charbonnier", "Charbonnier error of values in [0, 1]"),
+    "psnr": ("PSNR", "PSNR on luma / dB"),
+    "learning_rate": ("Learning rate", "learning rate per step"),
+}
+Box = tuple[int, int, int]  # left, top and side of a square, in pixels of high
+
+
+def page() -> Figure:
+    """An empty white page of 12 x 12 inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(INCHES, INCHES), dpi=DPI, facecolor="white")
+
+
+def grid(
+    rows: Sequence[Sequence[Tensor]],
+    titles: Sequence[str] = ("input", "output", "ground truth"),
+    zoom: Sequence[Box] | None = None,
+    footer: str = "",
+) -> Figure:
+    """A page of pictures: one row each, input | output | ground truth.
+
+    Under each picture but the last of its row stand PSNR and SSIM against that last one (luma, nothing
+    cut). Pictures larger than their place show their middle.
+
+    Args:
+        rows: for each row the pictures, (3, H, W) in [0, 1], all of one size; the last is the truth.
+        titles: one per column.
+        zoom: for each row a square (left, top, side) that a corner inset shows magnified.
+        footer: a line at the foot of the page.
+
+    Raises:
+        SRKitError: no rows, or a row whose pictures differ in number or size.
+    """
+    if not rows or any(len(row) != len(titles) for row in rows):
+        raise SRKitError(f"a grid needs at least one row, and in each row {len(titles)} pictures: {', '.join(titles)}")
+    fig = page()
+    place = _Places(len(rows), len(titles))
+    for column, title in enumerate(titles):
+        x, _ = place.corner(0, column)
+        _text(fig, x + place.width / 2, HEAD / 2 + 8, title, size=20, weight="bold")
+    for i, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            ax, shown = _picture(fig, place, i, column, picture)
+            if zoom is not None:
+                _inset(ax, picture, zoom[i], shown)
+            if column < len(row) - 1:
+                _caption(fig, place, i, column, score(picture, row[-1]))
+    _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
+    return fig
+
+
+def comparison(pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str = "", border: int = 0) -> Figure:
+    """A page that compares methods: the whole truth with a part marked, then that part by each method.
+
+    Args:
+        pictures: name to picture, (3, H, W) in [0, 1], e.g. nearest, bilinear, bicubic, the model.
+        high: the truth, shown first as a whole and last as a zoom.
+        box: left, top and width of the part to magnify; its height follows from the page.
+        footer: a line at the foot of the page.
+        border: pixels cut on each side before PSNR and SSIM, which are of the whole picture.
+
+    Raises:
+        SRKitError: the part does not lie inside the picture, or the sizes differ.
+    """
+    cells = len(pictures) + 2
+    columns = 2 if cells <= 6 else 3
+    fig, place = page(), _Places(-(-cells // columns), columns, head=MARGIN)
+    left, top, width = box
+    times = max(1, round(place.width / width))
+    width, height = place.width // times, place.height // times
+    if left < 0 or top < 0 or left + width > high.shape[-1] or top + height > high.shape[-2]:
+        size = f"{high.shape[-1]} x {high.shape[-2]}"
+        raise SRKitError(f"the part {width} x {height} at {left}, {top} does not lie inside {size} pixels")
+    whole, shown = _picture(fig, place, 0, 0, high, fit=True)
+    _frame(whole, left - shown[0], top - shown[1], width, height)
+    _caption(fig, place, 0, 0, "the whole picture")
+    for number, (name, picture) in enumerate({**pictures, "ground truth": high}.items(), start=1):
+        row, column = divmod(number, columns)
+        _picture(fig, place, row, column, picture[:, top : top + height, left : left + width])
+        _caption(fig, place, row, column, name if picture is high else f"{name}   {score(picture, high, border)}")
+    _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
+    return fig
+
+
+def busiest(high: Tensor, side: int) -> Box:
+    """The square with the most detail, where methods differ most: left, top, side.
+
+    Args:
+        high: (3, H, W).
+        side: in pixels; no larger than the picture.
+    """
+    edges = (luma(high)[..., 1:, 1:] - luma(high)[..., :-1, :-1]).abs()
+    sums = F.avg_pool2d(edges, side - 1, stride=1)[0]
+    top, left = divmod(int(sums.argmax()), sums.shape[1])
+    return left, top, side
+
+
+def curves(histories: History | dict[str, History], names: Sequence[str] | None = None) -> Figure:
+    """Each quantity of a history in a graph of its own, training and validation of the same one together.
+
+    Args:
+        histories: one, or several by name to compare.
+        names: which quantities; by default every term, the PSNR and the learning rate.
+
+    Raises:
+        SRKitError: nothing has been recorded yet.
+    """
+    from matplotlib.figure import Figure
+
+    histories = {"": histories} if isinstance(histories, History) else histories
+    found = [name.removeprefix("val/") for history in histories.values() for name in history.names()]
+    names = list(names or (name for name in dict.fromkeys(found) if _tells(name, found, histories)))
+    if not names or not found:
+        raise SRKitError("the history is empty: train some steps first")
+    columns = len(names) if len(names) <= 3 else 2
+    rows = -(-len(names) // columns)
+    fig = Figure(figsize=(INCHES, 4.2 * rows), dpi=DPI, facecolor="white", layout="constrained")
+    for number, name in enumerate(names):
+        ax = fig.add_subplot(rows, columns, number + 1)
+        for label, history in histories.items():
+            color = f"C{list(histories).index(label)}"
+            for prefix, kind, style in (("", "training", "-"), ("val/", "validation", "o--")):
+                steps, values = history.series(prefix + name)
+                if steps:
+                    ax.plot(steps, values, style, color=color, label=f"{label} {kind}".strip(), lw=1.6, ms=4,
+                            alpha=0.55 if kind == "training" else 1)  # fmt: skip
+        title, unit = QUANTITIES.get(name, (name, name))
+        ax.set(xlabel="step", ylabel=unit, title=title)
+        if name not in ("psnr", "learning_rate"):
+            ax.set_yscale("log")
+        ax.grid(alpha=0.3, which="both")
+        ax.spines[["top", "right"]].set_visible(False)
+        if len(ax.lines) > 1:
+            ax.legend(frameon=False)
+    return fig
+
+
+def _tells(name: str, found: Sequence[str], histories: dict[str, History]) -> bool:
+    """Whether a graph of this quantity would say something that the others don't."""
+    if name.startswith("weighted/") or name.endswith("seconds"):
+        return False
+    if name == "loss":  # the sum of one term is that term
+        return len({other for other in found if other.startswith("weighted/")}) > 1
+    if name == "learning_rate":
+        return any(len(set(history.series(name)[1])) > 1 for history in histories.values())
+    return True
+
+
+def score(picture: Tensor, high: Tensor, border: int = 0) -> str:
+    """"27.31 dB / 0.8712": PSNR and SSIM on luma."""
+    return f"{metrics.psnr(picture, high, border):.2f} dB / {metrics.ssim(picture, high, border):.4f}"
+
+
+# ---------------------------------------------------------------------------------- saving
+
+
+def save(
+    fig: Figure,
+    name: str,
+    here: Setup,
+    trainer: Trainer | None = None,
+    table: metrics.Table | None = None,
+    show: bool = True,
+) -> Path:
+    """Write figures/NAME.png at 300 dpi with its provenance, and show it at a readable width.
+
+    The PNG's text chunks and NAME.json beside it say who made it, in which lesson, from which weights,
+    pictures and loss, with which figures and versions, so that a grader can compute them again.
+
+    Args:
+        fig: from `grid`, `comparison` or `curves`; a page becomes exactly 3600 x 3600 pixels.
+        name: the file's name without ".png"; the lesson's number is put before it.
+        here: from `setup()`.
+        trainer: whose model made the picture.
+        table: what `metrics.evaluate` measured.
+        show: display the picture in the notebook.
+    """
+    path = here.figures / f"{here.lesson}_{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    facts = provenance(here, trainer, table)
+    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    fig.savefig(path, dpi=DPI, metadata={"Title": path.stem, "Software": f"srkit {facts['versions']['srkit']}", **text})
+    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+    if os.environ.get("SRKIT_FIGURE_LOG"):  # srkit run reads here what a lesson exported
+        with open(os.environ["SRKIT_FIGURE_LOG"], "a") as log:
+            log.write(f"{path.resolve()}\n")
+    if show:
+        show_picture(path)
+    return path
+
+
+def provenance(here: Setup, trainer: Trainer | None = None, table: metrics.Table | None = None) -> dict[str, Any]:
+    """The facts behind a figure, as plain words and numbers."""
+    facts: dict[str, Any] = {
+        "lesson": here.lesson,
+        "profile": here.profile.name,
+        "student": asdict(here.student),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "srkit": version("srkit")},
+    }
+    if trainer:
+        facts["model"] = {**getattr(trainer.model, "recipe", {}), "step": trainer.step_number}
+        facts["weights_sha256"] = weights_sha256(trainer.result.state_dict())
+        facts["loss"] = trainer.loss.weights
+        facts["data"] = {**trainer.bank.recipe, "fingerprint": trainer.bank.fingerprint}
+    if table:
+        facts["metrics"] = table.to_dict()
+    return facts
+
+
+def show_picture(path: str | Path, width: int = 900) -> None:
+    """Show a picture file in a notebook, `width` pixels wide; outside of one, do nothing."""
+    from IPython import get_ipython
+    from IPython.display import Image, display
+
+    if get_ipython():
+        display(Image(filename=str(path), width=width))
+
+
+# ---------------------------------------------------------------------------------- placing things on a page
+
+
+class _Places:
+    """Where the cells of a page lie, in pixels from its top left corner."""
+
+    def __init__(self, rows: int, columns: int, head: int = HEAD) -> None:
+        self.head = head
+        self.width = (PAGE - 2 * MARGIN - (columns - 1) * GAP) // columns
+        self.height = (PAGE - head - FOOT) // rows - CAPTION
+
+    def corner(self, row: int, column: int) -> tuple[int, int]:
+        return MARGIN + column * (self.width + GAP), self.head + row * (self.height + CAPTION)
+
+
+def _picture(
+    fig: Figure, place: _Places, row: int, column: int, picture: Tensor, fit: bool = False
+) -> tuple[Axes, tuple[int, int]]:
+    """Show a picture in its cell, every pixel a square of whole pixels; returns the left and top that are cut off.
+
+    `fit` shows the whole picture in whatever size it takes.
+    """
+    height, width = picture.shape[-2:]
+    times = min(place.width / width, place.height / height)
+    if not fit:
+        times = max(1, int(times + 0.75))  # rather cut a rim off than leave a white one
+    cut_h, cut_w = min(height, int(place.height / times)), min(width, int(place.width / times))
+    top, left = (height - cut_h) // 2, (width - cut_w) // 2
+    x, y = place.corner(row, column)
+    wide, tall = round(cut_w * times), round(cut_h * times)
+    x, y = x + (place.width - wide) // 2, y + (place.height - tall) // 2
+    ax = fig.add_axes((x / PAGE, 1 - (y + tall) / PAGE, wide / PAGE, tall / PAGE))
+    shown = picture[:, top : top + cut_h, left : left + cut_w]
+    ax.imshow(to_uint8(shown).permute(1, 2, 0).cpu().numpy(), interpolation="nearest", aspect="auto")
+    ax.set_axis_off()
+    return ax, (left, top)
+
+
+def _inset(ax: Axes, picture: Tensor, box: Box, shown: tuple[int, int]) -> None:
+    """A magnified square in the lower right corner, and a frame around where it comes from."""
+    left, top, side = box
+    inset = ax.inset_axes((0.58, 0.02, 0.4, 0.4 * ax.bbox.width / ax.bbox.height))
+    crop = picture[:, top : top + side, left : left + side]
+    inset.imshow(to_uint8(crop).permute(1, 2, 0).cpu().numpy(), interpolation="nearest", aspect="auto")
+    inset.set(xticks=[], yticks=[])
+    inset.spines[:].set(color=ACCENT, linewidth=2)
+    _frame(ax, left - shown[0], top - shown[1], side, side)
+
+
+def _frame(ax: Axes, left: int, top: int, width: int, height: int) -> None:
+    from matplotlib.patches import Rectangle
+
+    ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=ACCENT, linewidth=2))
+
+
+def _caption(fig: Figure, place: _Places, row: int, column: int, text: str) -> None:
+    x, y = place.corner(row, column)
+    _text(fig, x + place.width / 2, y + place.height + CAPTION / 2 - 5, text, size=14)
+
+
+def _text(fig: Figure, x: float, y: float, text: str, **style: Any) -> None:
+    fig.text(x / PAGE, 1 - y / PAGE, text, ha="center", va="center", fontsize=style.pop("size"), **style)

@@ -1,0 +1,143 @@
+"""SRCNN: three convolutions that turned super-resolution over to neural networks.
+
+Dong, Loy, He, Tang: "Image Super-Resolution Using Deep Convolutional Networks", arXiv 1501.00092.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srkit.errors import SRKitError, unknown
+from srkit.images import KERNELS, check_scale, resize
+
+INITS = ("default", "paper", "identity")
+
+
+class SRCNN(nn.Module):
+    """Enlarge, then three convolutions: extract features, map them, reconstruct (Section 3.1).
+
+        low ─ enlarge ─ conv k1, n1 ─ ReLU ─ conv k2, n2 ─ ReLU ─ conv k3, 3 ─ output
+
+    Args:
+        scale: 2, 3 or 4.
+        kernels: the three odd kernel sizes; (9, 1, 5) is the classic, (9, 5, 5) the larger one.
+        channels: filters of the first two layers; (64, 32) in the paper.
+        upsample: how the first operation enlarges: "bicubic" or "bilinear" (or "nearest").
+        init: how the weights start, see `initialise`.
+        skip: add the enlarged picture to the output, so that the layers learn only what it lacks.
+            `fold_skip` turns the result into a plain SRCNN with the same answers.
+
+    Raises:
+        SRKitError: a scale, kernel size, upsampling or initialisation that does not exist.
+    """
+
+    def __init__(
+        self,
+        scale: int = 2,
+        kernels: tuple[int, int, int] = (9, 5, 5),
+        channels: tuple[int, int] = (64, 32),
+        upsample: str = "bilinear",
+        init: str = "identity",
+        skip: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(kernels) != 3 or any(k < 1 or k % 2 == 0 for k in kernels):
+            raise SRKitError(f"kernels {tuple(kernels)}: SRCNN needs three odd sizes, such as (9, 5, 5)")
+        if upsample not in KERNELS:
+            raise unknown("upsampling", upsample, KERNELS)
+        self.scale, self.upsample, self.skip = check_scale(scale), upsample, skip
+        # Padding by half the kernel keeps the size: a pixel of the output answers a pixel of the input.
+        self.extract = nn.Conv2d(3, channels[0], kernels[0], padding=kernels[0] // 2)
+        self.map = nn.Conv2d(channels[0], channels[1], kernels[1], padding=kernels[1] // 2)
+        self.reconstruct = nn.Conv2d(channels[1], 3, kernels[2], padding=kernels[2] // 2)
+        initialise(self, init)
+
+    def forward(self, low: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W); not clipped."""
+        enlarged = resize(low, scale=self.scale, kernel=self.upsample)
+        x = F.relu(self.extract(enlarged))
+        x = F.relu(self.map(x))
+        x = self.reconstruct(x)
+        return x + enlarged.clamp(min=0) if self.skip else x
+
+    @property
+    def receptive_field(self) -> int:
+        """Side of the square of enlarged pixels that one output pixel can see: 1 + the sum of (k - 1)."""
+        return 1 + sum(layer.kernel_size[0] - 1 for layer in (self.extract, self.map, self.reconstruct))
+
+
+@torch.no_grad()
+def initialise(model: SRCNN, init: str) -> None:
+    """Set the starting weights in place.
+
+    - "default": PyTorch's own (Kaiming uniform). The first output is noise around grey.
+    - "paper": Gaussian with standard deviation 0.001, biases 0 (Section 4). The first output is
+      almost black, and with a loss averaged over pixels it stays so for long.
+    - "identity": training starts at the enlarged picture, that is at the PSNR of bicubic. The first
+      three filters of each layer hand the picture on unchanged (a single 1 in the middle; ReLU lets
+      it pass, since a picture is not negative), or `skip` does it. The other filters look for edges:
+      each sums to zero, so that half of all patches, whatever their brightness, pass its ReLU; and
+      nothing reads them yet, since the last layer's weights on them are zero.
+
+    Raises:
+        SRKitError: another name.
+    """
+    if init not in INITS:
+        raise unknown("initialisation", init, INITS)
+    layers = (model.extract, model.map, model.reconstruct)
+    if init == "paper":
+        for layer in layers:
+            nn.init.normal_(layer.weight, std=0.001)
+            nn.init.zeros_(layer.bias)
+    if init == "identity":
+        for layer in layers[:2]:
+            nn.init.kaiming_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        model.extract.weight -= model.extract.weight.mean((2, 3), keepdim=True)
+        nn.init.zeros_(model.reconstruct.weight)
+        nn.init.zeros_(model.reconstruct.bias)
+        if not model.skip:
+            _pass_through(model)
+
+
+def _pass_through(model: SRCNN) -> None:
+    """Make the first three channels of every layer hand the picture on, and nothing else."""
+    for layer in (model.extract, model.map, model.reconstruct):
+        middle = layer.kernel_size[0] // 2
+        layer.weight[:3] = 0
+        layer.bias[:3] = 0
+        layer.weight[range(3), range(3), middle, middle] = 1
+
+
+@torch.no_grad()
+def fold_skip(model: SRCNN) -> SRCNN:
+    """The plain SRCNN, three channels wider in each hidden layer, that answers as `model` with its skip.
+
+    The skip becomes three filters per layer that hand the picture on: what looked like another
+    architecture is the same one with some weights fixed. Exact but for rounding.
+
+    Raises:
+        SRKitError: the model has no skip.
+    """
+    if not model.skip:
+        raise SRKitError("this SRCNN has no skip to fold: build it with skip=True")
+    layers = (model.extract, model.map, model.reconstruct)
+    plain = SRCNN(
+        model.scale,
+        tuple(layer.kernel_size[0] for layer in layers),
+        (model.extract.out_channels + 3, model.map.out_channels + 3),
+        model.upsample,
+    ).to(model.extract.weight.device)
+    for layer in (plain.extract, plain.map, plain.reconstruct):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    _pass_through(plain)
+    plain.extract.weight[3:] = model.extract.weight
+    plain.extract.bias[3:] = model.extract.bias
+    plain.map.weight[3:, 3:] = model.map.weight
+    plain.map.bias[3:] = model.map.bias
+    plain.reconstruct.weight[:, 3:] = model.reconstruct.weight
+    plain.reconstruct.bias[:] = model.reconstruct.bias
+    return plain

@@ -1,0 +1,412 @@
+"""Lessons: run them headless, check the rules they keep, show a helper's source in them.
+
+A lesson fails on every error, also on those a notebook hides: what a widget's callback or an `Output`
+swallowed, what was cleared from the screen, what ended a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import indent
+
+from srkit.errors import SRKitError, unknown
+
+LESSON = re.compile(r"\d\d_\w+")  # 03_mse_training, but not a student's 03_mse_training-Copy1 or Untitled
+HOME = Path(__file__).resolve().parents[1]
+LONGEST_CELL, LONGEST_DEFINITION = 25, 15  # lines
+COLAB = {"accelerator": "GPU", "colab": {"provenance": [], "gpuType": "T4"}}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one lesson's run gave. `error` is None, or tells in a few lines where it failed and why."""
+
+    lesson: str
+    seconds: float
+    figures: tuple[Path, ...]
+    executed: Path
+    html: Path | None
+    error: str | None
+
+
+# ---------------------------------------------------------------------------------- which lessons
+
+
+def find(lessons: Sequence[str | Path] = (), folder: str | Path | None = None) -> list[Path]:
+    """The notebooks of these lessons in the order asked for, or of all lessons in theirs.
+
+    Args:
+        lessons: numbers ("3", "03"), names ("03_mse_training") or paths of notebooks.
+        folder: where they are; by default notebooks/ of the clone around the current folder, else of
+            the clone that srkit was installed from.
+
+    Raises:
+        SRKitError: a lesson nobody knows, or no notebooks/ anywhere.
+    """
+    if isinstance(lessons, str | Path):
+        lessons = [lessons]
+    paths = [_match(str(lesson), folder) for lesson in lessons]
+    return list(dict.fromkeys(paths)) or list(_all(folder).values())
+
+
+def _match(lesson: str, folder: str | Path | None) -> Path:
+    if lesson.endswith(".ipynb") and Path(lesson).is_file():
+        return Path(lesson).resolve()
+    known = _all(folder)
+    for name, path in known.items():
+        if lesson.removesuffix(".ipynb") == name or (lesson.isdecimal() and int(lesson) == int(name[:2])):
+            return path
+    raise unknown("lesson", lesson, known)
+
+
+def _all(folder: str | Path | None) -> dict[str, Path]:
+    from srkit.profiles import root
+
+    places = [Path(folder)] if folder else [root() / "notebooks", HOME / "notebooks"]
+    there = [place.resolve() for place in places if place.is_dir()]
+    if not there:
+        raise SRKitError(f"no lessons in {places[0]}: clone the repository and run this inside it")
+    paths = sorted(there[0].glob("*.ipynb"), key=lambda path: path.stem)
+    return {path.stem: path for path in paths if LESSON.fullmatch(path.stem)}
+
+
+# ---------------------------------------------------------------------------------- running them
+
+
+def run(
+    lessons: Sequence[str | Path] = (),
+    profile: str = "quick",
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    html: bool = True,
+    timeout: int | None = None,
+    offline: bool = False,
+    folder: str | Path | None = None,
+    echo: Callable[[str], None] = print,
+) -> list[Result]:
+    """Run lessons, each in a fresh kernel of this very Python, in the notebook's folder as JupyterLab does.
+
+    A failing lesson doesn't stop the others; Ctrl-C stops them all.
+
+    Args:
+        lessons, folder: as for `find`.
+        profile: "quick", "class" or "full".
+        out: the folder for executed copies and, with `html`, their web pages; by default runs/notebooks.
+        jobs: lessons at a time; by default two in quick on two cores or more (1.6 times faster on two),
+            else one, because class and full want the whole machine.
+        timeout: seconds that a cell may take; by default 15 minutes in quick and no limit else.
+        offline: refuse the lessons' connections to other machines, to show that they need none.
+        echo: is given a line when a lesson starts and one when it ends.
+
+    Raises:
+        SRKitError: an unknown profile or lesson, or no lessons at all.
+    """
+    from srkit.profiles import current_profile, root
+
+    profile = current_profile(profile).name
+    paths = find(lessons, folder)
+    if not paths:
+        raise SRKitError("notebooks/ holds no lessons: clone the repository again, or name a notebook")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = max(1, min(jobs or (2 if profile == "quick" and cores > 1 else 1), len(paths)))
+    if timeout is None and profile == "quick":
+        timeout = 15 * 60
+    out = Path(out or root() / "runs/notebooks").resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    environment = _environment(profile, offline, cores // jobs if jobs > 1 else None)
+    runner = _Runner(out, environment, timeout, html, echo)
+    with ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(runner.run, path) for path in paths]
+        try:
+            while wait(futures, timeout=0.5).not_done:  # short waits: Windows hears Ctrl-C only between them
+                pass
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            runner.stop()
+            raise
+    return [future.result() for future in futures]
+
+
+def _environment(profile: str, offline: bool, threads: int | None) -> dict[str, str]:
+    """The environment of the lessons' kernels."""
+    environment = dict(os.environ) | {
+        "SRKIT_HEADLESS": "1",
+        "SRKIT_PROFILE": profile,
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    }
+    if (HOME / "pyproject.toml").is_file():  # a clone: `import srkit` means this one, installed or not
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOME), os.getenv("PYTHONPATH")]))
+    if threads:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
+    if offline:  # _guard refuses what Python asks for, the dead proxies what programs like curl ask for
+        nowhere = "http://127.0.0.1:9"
+        environment |= {"SRKIT_OFFLINE": "1", "http_proxy": nowhere, "https_proxy": nowhere}
+    return environment
+
+
+@dataclass
+class _Runner:
+    """Runs one lesson after another, in as many threads as wanted, and can stop them all."""
+
+    out: Path
+    environment: dict[str, str]
+    timeout: int | None
+    html: bool
+    echo: Callable[[str], None]
+    kernels: list = field(default_factory=list)
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+    def run(self, path: Path) -> Result:
+        """Run one notebook; write its executed copy and its page."""
+        import nbformat
+
+        self.echo(f"{path.stem} …")
+        started = time.monotonic()
+        executed, page = self.out / path.name, self.out / f"{path.stem}.html"
+        try:
+            notebook = nbformat.read(path, as_version=4)
+        except ValueError:
+            raise SRKitError(f"{path}: not a notebook, whatever its name says") from None
+        with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            errors = self._execute(notebook, path.parent, Path(scratch))
+            if self.stopped.is_set():
+                raise InterruptedError
+            figures = [Path(line) for line in dict.fromkeys(_lines(Path(scratch, "figures.txt")))]
+        nbformat.write(notebook, executed)
+        if self.html:
+            page.write_text(_page(notebook, path), "utf-8")
+        seconds = time.monotonic() - started
+        error = "\n".join(errors[:5]) or None  # more would help nobody
+        ending = f"FAILED at {error.splitlines()[0]}" if error else "ok"
+        self.echo(f"{path.stem}: {seconds:.0f} s, figures: {len(figures)}, {ending}")
+        return Result(path.stem, seconds, tuple(figures), executed, page if self.html else None, error)
+
+    def _execute(self, notebook, folder: Path, scratch: Path) -> list[str]:
+        """Fill the notebook with its outputs; return its errors, each with its place."""
+        from jupyter_client import AsyncKernelManager
+        from jupyter_client.kernelspec import KernelSpecManager
+        from nbclient import NotebookClient
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+        errors: list[str] = []
+        where = "before the first cell"
+        thread_log = scratch / "threads.txt"
+
+        class Client(NotebookClient):
+            """Notes every error a kernel sends, wherever it is shown and however soon it is cleared."""
+
+            def process_message(self, msg, cell, cell_index):
+                if msg["msg_type"] == "error":
+                    errors.append(f"{where}: {_shorten(msg['content'])}")
+                return super().process_message(msg, cell, cell_index)
+
+        def before_cell(cell, cell_index):
+            nonlocal where
+            if self.stopped.is_set():
+                raise InterruptedError
+            number = sum(other.cell_type == "code" for other in notebook.cells[: cell_index + 1])
+            where = f"cell {number} ({cell.get('id', 'no id')})"
+
+        def after_cell(cell, cell_index, execute_reply):
+            errors.extend(f"{where}, in a thread: {line}" for line in _lines(thread_log))
+            thread_log.unlink(missing_ok=True)
+
+        kernel = AsyncKernelManager(
+            kernel_name="python3",
+            # Looking in no folder for kernels leaves the one of the running interpreter.
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+            connection_file=str(scratch / "kernel.json"),
+        )
+        self.kernels.append(kernel)
+        client = Client(
+            notebook,
+            km=kernel,
+            timeout=self.timeout,
+            startup_timeout=120,
+            iopub_timeout=30,
+            force_raise_errors=True,
+            skip_cells_with_tag="",
+            extra_arguments=[
+                "--log-level=ERROR",
+                "--IPKernelApp.exec_lines=__import__('srkit.notebooks').notebooks._guard()",
+            ],
+            on_cell_execute=before_cell,
+            on_cell_executed=after_cell,
+        )
+        environment = self.environment | {
+            "SRKIT_FIGURE_LOG": str(scratch / "figures.txt"),
+            "SRKIT_THREAD_LOG": str(thread_log),
+            "IPYTHONDIR": str(scratch),  # nobody's own start-up files
+        }
+        try:
+            client.execute(cwd=str(folder), env=environment, cleanup_kc=True)
+        except CellExecutionError:
+            pass  # noted by process_message
+        except CellTimeoutError:
+            errors.insert(0, f"{where}: stopped because it took longer than {self.timeout} s")
+        except DeadKernelError:
+            errors.append(f"{where}: the kernel died; most often the memory was too small")
+        except (RuntimeError, OSError) as error:
+            errors.append(f"{where}: {error}")
+        return errors
+
+    def stop(self) -> None:
+        """End all kernels now."""
+        self.stopped.set()
+        for kernel in self.kernels:
+            if kernel.has_kernel:
+                kernel.provisioner.process.kill()
+
+
+def _guard() -> None:
+    """In the kernel, before the first cell: note what ends a thread; refuse connections if asked to."""
+
+    def note(args):
+        if args.exc_type is not SystemExit:
+            with open(os.environ["SRKIT_THREAD_LOG"], "a", encoding="utf-8") as log:
+                print(*f"{args.exc_type.__name__}: {args.exc_value}".splitlines(), file=log)
+        threading.__excepthook__(args)
+
+    def refuse(event, args):
+        if event == "socket.connect" or event == "socket.getaddrinfo":
+            address = args[1] if event == "socket.connect" else args
+            if isinstance(address, tuple) and address[0] not in (None, "127.0.0.1", "::1", "localhost"):
+                raise OSError(f"offline: no connection to {address[0]}")
+
+    threading.excepthook = note
+    if os.environ.get("SRKIT_OFFLINE"):
+        sys.addaudithook(refuse)
+
+
+def _shorten(error: dict) -> str:
+    """A kernel's error message in a few lines: what was raised, and the line of the cell."""
+    text = "\n".join(f"{error['ename']}: {error['evalue']}".splitlines()[:4])
+    traceback = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(error["traceback"]))
+    line = re.search(r"^Cell In ?\[(\d+)\].*?^-+> (\d+) +(.*?)$", traceback, re.MULTILINE | re.DOTALL)
+    return f"{text}\n    cell {line[1]}, line {line[2]}: {line[3]}" if line else text
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text("utf-8").splitlines() if file.exists() else []
+
+
+def _page(notebook, path: Path) -> str:
+    """The executed notebook as one HTML file with its pictures in it; only formulas need the web."""
+    from copy import deepcopy
+
+    from nbconvert import HTMLExporter
+
+    notebook = deepcopy(notebook)
+    notebook.metadata.pop("widgets", None)  # drawing live widgets takes scripts from the web
+    exporter = HTMLExporter(embed_images=True, require_js_url="")
+    resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
+    return exporter.from_notebook_node(notebook, resources)[0]
+
+
+def table(results: Sequence[Result]) -> str:
+    """The results as plain text: lesson, ok or FAILED, seconds, figures; below it the errors."""
+    width = max(len("lesson"), *(len(result.lesson) for result in results), 0)
+    lines = [f"{'lesson':{width}}  result  seconds  figures", "-" * (width + 40)]
+    for result in results:
+        first, *others = [figure.name for figure in result.figures] or ["none"]
+        ending = "FAILED" if result.error else "ok"
+        lines.append(f"{result.lesson:{width}}  {ending:6}  {result.seconds:7.1f}  {first}")
+        lines += [" " * (width + 19) + name for name in others]
+    for result in results:
+        if result.error:
+            lines += ["", f"{result.lesson}, see {result.html or result.executed}"]
+            lines.append(indent(result.error, "  "))
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------- what lessons keep to
+
+
+def check(path: str | Path) -> list[str]:
+    """What a committed lesson does against the rules, a line each; an empty list when all is well."""
+    import json
+
+    import nbformat
+
+    path = Path(path)
+    try:
+        notebook = json.loads(path.read_text("utf-8"))
+        if (notebook.get("nbformat"), notebook.get("nbformat_minor")) != (4, 5):
+            return ["not nbformat 4.5"]
+        ids = [cell.get("id") for cell in notebook.get("cells", [])]
+        if len(set(ids)) < len(ids):  # before validate, which would give one of the two another id
+            return [f"two cells have the id {max(ids, key=ids.count)}"]
+        nbformat.validate(notebook)
+    except (ValueError, nbformat.ValidationError) as error:
+        return [f"no valid notebook: {str(error).splitlines()[0]}"]
+    metadata, cells = notebook["metadata"], notebook["cells"]
+    texts = ["".join(cell["source"]) if cell["cell_type"] == "markdown" else "" for cell in cells]
+    first, top, whole = texts[0] if texts else "", "\n".join(texts[:3]), "\n".join(texts)
+    badge = rf"colab\.research\.google\.com/\S+/{re.escape(path.name)}"
+    rules = {
+        "metadata: the kernelspec is not python3": metadata.get("kernelspec", {}).get("name") == "python3",
+        f"metadata: these fields of Colab are not there: {COLAB}": COLAB.items() <= metadata.items(),
+        "metadata: holds widget state": "widgets" not in metadata,
+        "the first cell has no title": re.match(r"# \S", first),
+        "the first cell has no Colab badge for this notebook": re.search(badge, first),
+        "the first three cells don't tell the objectives": re.search(r"(?i)objectives|will learn", top),
+        "the first three cells don't tell the minutes it takes": re.search(r"(?i)\d.*\bmin", top),
+        'there is no "Think!" question': "Think!" in whole,
+        "there are no exercises": re.search(r"(?im)^#+ .*exercise", whole),
+        "there is no folded FAQ (<details>)": "<details" in whole,
+    }
+    broken = [rule for rule, kept in rules.items() if not kept]
+    return broken + [complaint for cell in cells for complaint in _check_cell(cell)]
+
+
+def _check_cell(cell: dict) -> list[str]:
+    import ast
+
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    source, complaints = "".join(cell["source"]), []
+    random = re.match(r"(?=.*\d)[0-9a-f]{8}(-|$)", cell["id"])  # as Jupyter and nbformat draw them
+    if random or not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell["id"]):
+        complaints.append("the id is not in words, like what-the-network-sees")
+    if cell["cell_type"] == "code":
+        if cell["outputs"] or cell["execution_count"] is not None or "execution" in cell["metadata"]:
+            complaints.append("it keeps outputs or marks of a run")
+        if len(source.splitlines()) > LONGEST_CELL:
+            complaints.append(f"it is longer than {LONGEST_CELL} lines")
+        try:
+            nodes = list(ast.walk(ast.parse(TransformerManager().transform_cell(source))))
+        except SyntaxError as error:
+            nodes = []
+            complaints.append(f"it is not Python: {error.msg}")
+        definitions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        if any(node.end_lineno - node.lineno >= LONGEST_DEFINITION for node in definitions):
+            complaints.append(f"a definition of over {LONGEST_DEFINITION} lines belongs in srkit")
+    return [f"cell {cell['id']}: {complaint}" for complaint in complaints]
+
+
+def show_source(*things: object) -> None:
+    """Show, in a notebook, the coloured source of functions and classes, or of an object's class."""
+    import inspect
+
+    from IPython.display import display
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    # Colours within the tags hold in JupyterLab, on Colab and in dark themes alike.
+    formatter = HtmlFormatter(noclasses=True, prestyles="color: #222; background: none")
+    for thing in things:
+        if not (inspect.isroutine(thing) or inspect.isclass(thing)):
+            thing = type(thing)
+        source = inspect.getsource(thing)
+        page = highlight(source, PythonLexer(), formatter)
+        display({"text/html": page, "text/plain": source}, raw=True)

@@ -1,0 +1,7 @@
+"""Training: the Trainer, its checkpoints and its history."""
+
+from srkit.training.checkpoint import load_model
+from srkit.training.history import History
+from srkit.training.trainer import TrainConfig, Trainer
+
+__all__ = ["History", "TrainConfig", "Trainer", "load_model"]

@@ -1,0 +1,69 @@
+"""What happened during a training, step by step: in memory, in a JSONL file, and in TensorBoard if asked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from srkit.errors import SRKitError
+
+Row = dict[str, float]
+
+
+class History:
+    """Rows of plain numbers, each with its "step".
+
+    A training row holds "step", "seconds", "learning_rate", "loss" (the weighted sum), every term raw
+    ("mse") and weighted ("weighted/mse"), averaged over the steps since the row before; a validation row
+    holds "step" and "val/…".
+
+    Args:
+        path: a JSONL file to append to, one row a line; None keeps the rows in memory only.
+        tensorboard: also write them for TensorBoard, into a folder beside `path`.
+
+    Raises:
+        SRKitError: TensorBoard is asked for and not installed, or there is no path to write beside.
+    """
+
+    def __init__(self, path: str | Path | None = None, tensorboard: bool = False) -> None:
+        self.rows: list[Row] = []
+        self.path = Path(path) if path else None
+        self._board = self._open_board() if tensorboard else None
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("")
+
+    def _open_board(self) -> Any:
+        if self.path is None:
+            raise SRKitError("TensorBoard needs a folder: give the Trainer out=…")
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise SRKitError("TensorBoard is not installed: pip install 'srkit[tensorboard]'") from None
+        return SummaryWriter(self.path.parent / "tensorboard")
+
+    def add(self, row: Row) -> None:
+        """Append a row, in memory and wherever else rows go."""
+        self.rows.append(row)
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        if self._board:
+            for name, value in row.items():
+                self._board.add_scalar(name, value, int(row["step"]))
+
+    def restore(self, rows: list[Row]) -> None:
+        """Start again from a checkpoint's rows: the file drops what came after it."""
+        self.rows = list(rows)
+        if self.path:
+            self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def series(self, name: str) -> tuple[list[int], list[float]]:
+        """Steps and values of one quantity, e.g. "mse" or "val/psnr"; both empty if it never occurred."""
+        rows = [row for row in self.rows if name in row]
+        return [int(row["step"]) for row in rows], [row[name] for row in rows]
+
+    def names(self) -> list[str]:
+        """Every quantity recorded, in the order of its first appearance, without "step"."""
+        return [name for name in dict.fromkeys(key for row in self.rows for key in row) if name != "step"]

@@ -1,0 +1,477 @@
+"""The training loop: one step after another, saved so that nothing is ever lost.
+
+`Trainer` is an iterator of steps. A subclass that trains otherwise (a GAN, say) replaces `step`, nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from srkit import metrics, models
+from srkit.banks import Bank, Batch, open_bank
+from srkit.errors import SRKitError, unknown
+from srkit.losses import WeightedLoss
+from srkit.profiles import Student, choose_device
+from srkit.training import checkpoint
+from srkit.training.history import History
+
+def _loss_of(words: list[str]) -> dict[str, float]:
+    return {term: float(weight) for term, weight in zip(words[::2], words[1::2], strict=True)}
+
+
+_LOSS_FLAG = tyro.constructors.PrimitiveConstructorSpec(
+    nargs="*",
+    metavar="TERM WEIGHT …",
+    instance_from_str=_loss_of,
+    is_instance=lambda value: isinstance(value, dict),
+    str_from_instance=lambda loss: [str(word) for pair in loss.items() for word in pair],
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a training, given its model and its pictures."""
+
+    steps: int = 2000
+    """How many steps to train: at each, one batch changes the weights once."""
+    num_epoch: int | None = None
+    """Instead of steps: how often each picture is shown (one random crop of it each time)."""
+    batch_size: int = 16
+    """Crops in a batch."""
+    crop: int = 96
+    """Side of the square crops of high, in pixels; it must divide by the scale."""
+    loss: Annotated[dict[str, float], _LOSS_FLAG] = field(default_factory=lambda: {"mse": 1.0})
+    """Terms of the loss and their weights: --loss mse 1, or --loss mse 1 l1 0.1."""
+    learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-3
+    """Learning rate at the start."""
+    optimizer: str = "Adam"
+    """Any optimiser of torch.optim by its name: Adam, AdamW, SGD, …"""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Whether the learning rate stays, or falls to zero along half a cosine."""
+    schedule_steps: int | None = None
+    """Length of the cosine; the length of the training if not given. To train N steps and later as many
+    more, exactly as if in one go, give the whole length here from the start."""
+    clip: float = 0.0
+    """Largest norm of the gradient; longer ones are shortened to it. 0: no limit."""
+    ema: float = 0.999
+    """Decay of the running average of the weights, which is what is measured and used. 0: no average."""
+    augment: bool = True
+    """Flip and rotate crops at random."""
+    seed: int = 0
+    """Decides the starting weights, the order of the pictures and every crop."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto: the fastest there is."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 where the device computes it, fp16 on older GPUs, fp32 else."""
+    compile: bool = False
+    """Use torch.compile: pays only in trainings of many minutes."""
+    log_freq: int = 10
+    """Steps between two rows of the history."""
+    val_freq: int = 500
+    """Steps between two validations."""
+    save_freq: int = 500
+    """Steps between two checkpoints."""
+    tensorboard: bool = False
+    """Write the history for TensorBoard too."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "crop", "log_freq", "val_freq", "save_freq"):
+            if getattr(self, name) < 1:
+                raise SRKitError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise SRKitError(f"the learning rate is {self.learning_rate}: it must be more than 0, e.g. 0.001")
+        if not 0 <= self.ema < 1:
+            raise SRKitError(f"ema is {self.ema}: a decay lies from 0 (no average) to just under 1, e.g. 0.999")
+
+
+class Trainer:
+    """Trains a model, one step after another: `trainer.fit()`, or `for step in trainer: …`.
+
+    The batch and the learning rate of a step follow from its number and the seed alone, and a checkpoint
+    holds the rest (weights, average, optimiser, scaler, random states, history). N steps, a checkpoint and
+    N more therefore give the weights of 2N steps: bit for bit on the CPU.
+
+    Args:
+        model: takes low (N, 3, h, w), gives output (N, 3, scale * h, scale * w); has `.scale`.
+        bank: the training pictures.
+        config: the settings; a TrainConfig.
+        loss: what to minimise; a WeightedLoss of `config.loss` if not given.
+        validation: pictures to measure on every `val_freq` steps, whole; None for no validation.
+        out: folder for last.pt, previous.pt, best.pt and history.jsonl; None writes nothing.
+        student: who trains; written into the checkpoints.
+        optimizer: makes an optimiser from the parameters, in place of `config.optimizer`.
+
+    Raises:
+        SRKitError: a device that is not there, an unknown optimiser or loss, a crop that does not fit.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        bank: Bank,
+        config: TrainConfig | None = None,
+        loss: WeightedLoss | None = None,
+        validation: Bank | None = None,
+        out: str | Path | None = None,
+        student: Student | None = None,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    ) -> None:
+        self.config = config = config or TrainConfig()
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        self.accelerator = _accelerator(self.device, self.precision)
+        self.model = model.to(self.device, memory_format=torch.channels_last)
+        self.bank, self.validation, self.student = bank, validation, student or Student()
+        self.loss = loss or WeightedLoss(config.loss)
+        make = optimizer or (lambda parameters: _optimizer(config, parameters, self.device))
+        self.optimizer = self.accelerator.prepare(make(self.model.parameters()))
+        for group in self.optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self.ema = AveragedModel(self.model, avg_fn=_average(config.ema)) if config.ema else None
+        network = torch.compile(self.model) if config.compile else self.model
+        distributed = self.accelerator.num_processes > 1
+        self.network = self.accelerator.prepare_model(network) if distributed else network
+        self.out = Path(out) if out else None
+        writes = self.out and self.accelerator.is_main_process
+        self.history = History(self.out / "history.jsonl" if writes else None, config.tensorboard and bool(writes))
+        self.steps = config.steps
+        if config.num_epoch:
+            self.steps = math.ceil(config.num_epoch * len(bank) / config.batch_size)
+        self.step_number, self.seconds, self.best, self.interrupted = 0, 0.0, -math.inf, False
+        self._pending: list[dict[str, Tensor]] = []
+        bank.batch(0, 1, config.crop, self.model.scale)  # a crop that does not fit is refused now, not later
+
+    # ------------------------------------------------------------------------------ one step
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Change the weights once. Returns what the history records, as tensors: nothing waits for the device."""
+        with self.accelerator.autocast():
+            output = self.network(batch.low)
+        loss, values = self.loss(output.float(), batch.high)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        if self.config.clip:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+        self.optimizer.step()
+        return {"loss": loss.detach(), **values}
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step, relative to the one at the start: 1, or half a cosine from 1 to 0."""
+        if self.config.schedule == "constant":
+            return 1.0
+        length = self.config.schedule_steps or self.steps
+        return 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        """Do the next step, with the logging, validation and saving that are due after it; returns its number."""
+        if self.step_number >= self.steps:
+            raise StopIteration
+        start = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * self.learning_rate(self.step_number)
+        self.model.train()
+        values = self.step(self._batch())
+        if self.ema:
+            self.ema.update_parameters(self.model)
+        self._pending.append(values)
+        self.step_number += 1
+        last = self.step_number == self.steps
+        if last or self.step_number % self.config.log_freq == 0:
+            self._log()
+        self.seconds += time.perf_counter() - start
+        if self.validation is not None and (last or self.step_number % self.config.val_freq == 0):
+            self._validate()
+        if self.out and (last or self.step_number % self.config.save_freq == 0):
+            self.save()
+        return self.step_number
+
+    def _batch(self) -> Batch:
+        config, rank, count = self.config, self.accelerator.process_index, self.accelerator.num_processes
+        batch = self.bank.batch(
+            self.step_number, config.batch_size, config.crop, self.model.scale, config.seed, config.augment,
+            slice(rank, None, count),
+        )  # fmt: skip
+        return Batch(*(part.to(self.device, memory_format=torch.channels_last, non_blocking=True) for part in batch))
+
+    # ------------------------------------------------------------------------------ the whole training
+
+    def fit(self, progress: bool = True) -> History:
+        """Train to the last step, with a progress bar; Ctrl-C finishes the step, saves, and stops.
+
+        Returns:
+            The history; `trainer.interrupted` says whether Ctrl-C ended the training.
+
+        Raises:
+            SRKitError: the loss is no longer a number, or a checkpoint could not be written. The last
+                good checkpoint stays.
+        """
+        from tqdm.auto import tqdm
+
+        self.interrupted = False
+        bar = tqdm(
+            total=self.steps, initial=self.step_number, unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5
+        )
+        with bar, _ctrl_c(self) as stopped:
+            for _ in self:
+                bar.update()
+                if self.history.rows and self.step_number % self.config.log_freq == 0:
+                    bar.set_postfix(_brief(self.history.rows[-1]), refresh=False)
+                if stopped.is_set():
+                    self.interrupted = True
+                    break
+        if self.interrupted:
+            self._log()
+            where = f": srkit resume {self.save()} goes on" if self.out else ", unsaved: the Trainer has no folder (out=…)"
+            tqdm.write(f"stopped after step {self.step_number}{where}")
+        return self.history
+
+    @property
+    def result(self) -> nn.Module:
+        """The model to use and to measure: with the averaged weights where there are any; in eval mode."""
+        return (self.ema.module if self.ema else self.model).eval()
+
+    def _log(self) -> None:
+        """One row from the steps since the last; the only place where numbers leave the device."""
+        if not self._pending:
+            return
+        names = list(self._pending[-1])
+        table = torch.stack([torch.stack([values[name] for name in names]) for values in self._pending])
+        self._pending.clear()
+        means = dict(zip(names, table.float().mean(0).tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
+            raise SRKitError(self._not_a_number())
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.history.add({"step": self.step_number, "seconds": self.seconds, "learning_rate": rate, **means})
+
+    def _not_a_number(self) -> str:
+        saved = self.out / "last.pt" if self.out else None
+        kept = f"the last good checkpoint is {saved}" if saved and saved.exists() else "no checkpoint was saved before"
+        return f"the loss is no longer a number near step {self.step_number}: lower --lr, or set --clip 1; {kept}"
+
+    @torch.inference_mode()
+    def _validate(self) -> None:
+        """Every term and the PSNR (protocol of metrics.py, dB) on the whole validation pictures, in full precision."""
+        start, sums, count = time.perf_counter(), {}, 0
+        for low, high in self.validation.pairs(self.model.scale, self.config.batch_size):
+            low, high = low.to(self.device), high.to(self.device)
+            output = self.result(low)
+            _, values = self.loss(output, high)
+            values = {name: value for name, value in values.items() if not name.startswith("weighted/")}
+            values["psnr"] = metrics.psnr(output, high, self.model.scale).mean()
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0) + value * len(high)
+            count += len(high)
+        row = {f"val/{name}": (value / count).item() for name, value in sums.items()}
+        self.history.add({"step": self.step_number, **row, "val/seconds": time.perf_counter() - start})
+        if row["val/psnr"] > self.best:
+            self.best = row["val/psnr"]
+            if self.out:
+                self._write(self.out / "best.pt")
+
+    # ------------------------------------------------------------------------------ saving and resuming
+
+    def save(self) -> Path:
+        """Write last.pt, keeping the one before as previous.pt; returns its path.
+
+        Without validation best.pt follows last.pt: nothing says which is better.
+
+        Raises:
+            SRKitError: the Trainer has no folder, or the loss is no longer a number, or it cannot be written.
+        """
+        if self.out is None:
+            raise SRKitError("this Trainer has no folder to save to: give it out=…")
+        self._log()
+        self._write(self.out / "last.pt", keep=self.out / "previous.pt")
+        if self.validation is None:
+            self._write(self.out / "best.pt")
+        return self.out / "last.pt"
+
+    def _write(self, path: Path, keep: Path | None = None) -> None:
+        if self.accelerator.is_main_process:
+            checkpoint.save(self.state(), path, keep)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that exact resuming and rebuilding need, as plain tensors, numbers, strings, lists and dicts."""
+        scaler = self.accelerator.scaler
+        return {
+            "recipe": getattr(self.model, "recipe", {}),
+            "config": dataclasses.asdict(self.config),
+            "data": self.bank.recipe,
+            "validation": self.validation.recipe if self.validation else {},
+            "fingerprint": self.bank.fingerprint,
+            "student": dataclasses.asdict(self.student),
+            "step": self.step_number,  # the sampler's and the schedule's position too: both follow from it
+            "seconds": self.seconds,
+            "best": self.best,
+            "history": self.history.rows,
+            "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else {},
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+            "random": _random_state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> Trainer:
+        """Go on from where a checkpoint stands; returns the Trainer.
+
+        Raises:
+            SRKitError: the checkpoint is of another model, or of other pictures.
+        """
+        if state["fingerprint"] != self.bank.fingerprint:
+            raise SRKitError("the pictures are not those that the checkpoint was trained on: exact resuming needs the same ones")
+        try:
+            self.model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise SRKitError(f"the checkpoint holds another model ({state['recipe'].get('name', 'unnamed')})") from None
+        if self.ema:
+            self.ema.module.load_state_dict(state["ema"] or state["model"])
+            self.ema.n_averaged.fill_(state["step"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step_number, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.history.restore(state["history"])
+        _set_random_state(state["random"])
+        return self
+
+    @classmethod
+    def resume(cls, path: str | Path, out: str | Path | None = None, **changes: Any) -> Trainer:
+        """A Trainer that goes on from a checkpoint, with its own model, pictures and settings.
+
+        Args:
+            path: the checkpoint.
+            out: where to write; the checkpoint's own folder if not given.
+            changes: settings to change, e.g. steps=20_000, learning_rate=1e-4.
+
+        Raises:
+            SRKitError: the checkpoint cannot be read, or its pictures are no longer there.
+        """
+        state = checkpoint.load(path)
+        if not state["recipe"] or not state["data"]:
+            raise SRKitError(f"{path} was trained on a model or pictures of your own: make the Trainer, then load_state()")
+        try:
+            config = TrainConfig(**{**state["config"], **changes})
+        except TypeError as error:
+            raise SRKitError(f"no such setting: {error}") from None
+        device = choose_device(config.device)
+        bank = open_bank(**state["data"], device=device)
+        validation = open_bank(**state["validation"], device=device) if state["validation"] else None
+        trainer = cls(
+            models.build(state["recipe"]), bank, config, None, validation, out or Path(path).parent, Student(**state["student"])
+        )
+        if "learning_rate" in changes:
+            for group in state["optimizer"]["param_groups"]:
+                group["initial_lr"] = config.learning_rate
+        return trainer.load_state(state)
+
+
+# ---------------------------------------------------------------------------------- what the Trainer is made of
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """"bf16" where the device computes it in hardware, "fp16" on other CUDA GPUs, else "fp32"; or what was asked for.
+
+    Raises:
+        SRKitError: fp16 on anything but a CUDA GPU.
+    """
+    if precision == "fp16" and device.type != "cuda":
+        raise SRKitError(f"fp16 needs a CUDA GPU, not {device.type}: use auto, bf16 or fp32")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
+    return "fp32"
+
+
+def _accelerator(device: torch.device, precision: str) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    # accelerate keeps one state for the process; a second Trainer may want another device or precision.
+    AcceleratorState._reset_state()
+    if PartialState._shared_state and PartialState().num_processes == 1:
+        PartialState._reset_state()
+    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
+
+
+def _optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
+    known = [name for name in dir(torch.optim) if name[0].isupper() and name != "Optimizer"]
+    if config.optimizer not in known:
+        raise unknown("optimiser", config.optimizer, known)
+    fused = {"fused": True} if config.optimizer in ("Adam", "AdamW", "SGD") and device.type in ("cpu", "cuda") else {}
+    return getattr(torch.optim, config.optimizer)(parameters, lr=config.learning_rate, **fused)
+
+
+def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Exponential moving average whose memory grows with the steps: early weights, still bad, are soon forgotten."""
+
+    def average(averaged: Tensor, current: Tensor, steps: Tensor) -> Tensor:
+        done = float(steps)  # a counter on the CPU: reading it waits for nothing
+        return averaged.lerp(current, 1 - min(decay, (1 + done) / (10 + done)))
+
+    return average
+
+
+def _random_state() -> dict[str, Any]:
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [kind, keys.tolist(), *rest],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    np.random.set_state(tuple(state["numpy"]))
+    random.setstate(state["python"])
+
+
+@contextmanager
+def _ctrl_c(trainer: Trainer) -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, so that a step is never cut in two; a second Ctrl-C stops at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield stopped
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        stopped.set()
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _brief(row: dict[str, float]) -> dict[str, str]:
+    if "val/psnr" in row:
+        return {"val": f"{row['val/psnr']:.2f} dB"}
+    return {"loss": f"{row['loss']:.3g}"}

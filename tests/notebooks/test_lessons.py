@@ -1,0 +1,49 @@
+"""Every lesson keeps the rules, and runs in quick from its first cell to its last without a network."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from srkit import notebooks
+
+LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+each_lesson = pytest.mark.parametrize(
+    "path", LESSONS, ids=lambda path: path.stem
+)  # skipped where there are none
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """All lessons, run once, with runs/, figures/ and data/ in a folder of the test's own."""
+    folder = tmp_path_factory.mktemp("course")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRKIT_ROOT", str(folder))
+        ran = notebooks.run(LESSONS, "quick", offline=True)
+    print(notebooks.table(ran))
+    return {result.lesson: result for result in ran}
+
+
+@each_lesson
+def test_lesson_is_named_and_kept_by_the_rules(path):
+    assert notebooks.LESSON.fullmatch(path.stem)
+    assert notebooks.check(path) == []
+
+
+@pytest.mark.slow
+@each_lesson
+def test_lesson_runs_without_network(path, results):
+    assert results[path.stem].error is None, results[path.stem].error
+
+
+@pytest.mark.slow
+@each_lesson
+def test_lesson_exports_graded_figures_with_sidecars(path, results):
+    sizes = []
+    for figure in results[path.stem].figures:
+        with Image.open(figure) as picture:
+            sizes.append(picture.size)
+        assert json.loads(figure.with_suffix(".json").read_text("utf-8"))["lesson"] == path.stem[:2]
+    assert (3600, 3600) in sizes  # 12 x 12 inches at 300 dots an inch
+    assert {width for width, _ in sizes} == {3600}  # loss graphs may be lower, never narrower
