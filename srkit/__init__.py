@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _WHERE = {"setup": "profiles", "Student": "profiles", "SRKitError": "errors", "evaluate": "metrics",
           "Trainer": "training", "TrainConfig": "training", "open_bank": "banks", "upscale": "upscaling"}  # fmt: skip
 
-__all__ = ["__version__", *_WHERE]  # noqa: PLE0604
+__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:

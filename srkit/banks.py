@@ -121,7 +121,14 @@ class Bank:
         return f"Bank({len(self)} pictures, {size}, {self.bytes / 1e6:.1f} MB on {self.place} for {self.device})"
 
     def batch(
-        self, step: int, size: int, crop: int, scale: int, seed: int = 0, augment: bool = True, part: slice = slice(None)
+        self,
+        step: int,
+        size: int,
+        crop: int,
+        scale: int,
+        seed: int = 0,
+        augment: bool = True,
+        part: slice = slice(None),
     ) -> Batch:
         """The training batch of one step: random crops, flipped and rotated, and their low.
 

@@ -58,8 +58,8 @@ class Data:
 
     def __call__(self) -> None:
         if self.name is None:
-            rows = sources.listing()
-            print(json.dumps(rows, indent=2) if self.json else _columns(rows))
+            rows = [row._asdict() for row in sources.listing()]
+            print(json.dumps(rows, indent=2) if self.json else _listing(rows))
             return
         paths = sources.pictures(self.name, mirror=self.mirror)
         facts = {"name": self.name, "pictures": len(paths), "folder": str(paths[0].parent)}
@@ -106,13 +106,18 @@ class Train:
             raise SRKitError(f"{self.model} has nothing to train: choose one of {', '.join(models.PRESETS)}")
         out = self.out or root() / "runs" / f"{self.model}-x{self.scale}-{Path(self.data).name}"
         if (out / "last.pt").exists() and not self.overwrite:
-            raise SRKitError(f"{out} holds a training already: srkit resume {out / 'last.pt'}, or another --out, or --overwrite")
+            raise SRKitError(
+                f"{out} holds a training already: srkit resume {out / 'last.pt'}, or another --out, or --overwrite"
+            )
         counts = {"train": self.train, "val": self.val, "seed": config.seed, "mirror": self.mirror}
         bank = banks.open_bank(self.data, "train", size=self.size, **counts, device=device)
         has_validation = bool(sources.split(self.data, **counts).val)
-        validation = banks.open_bank(self.data, "val", size=self.size, **counts, device=device) if has_validation else None
+        validation = (
+            banks.open_bank(self.data, "val", size=self.size, **counts, device=device) if has_validation else None
+        )
         trainer = Trainer(model, bank, config, validation=validation, out=out, student=self.student)
-        print(f"{self.model} x{self.scale}: {models.count_parameters(model)} parameters, on {trainer.device.type}, {trainer.precision}")
+        where = f"on {trainer.device.type} in {trainer.precision}"
+        print(f"{self.model} x{self.scale}: {models.count_parameters(model):,} parameters, {where}")
         print(f"training on {bank}" + (f", validating on {len(validation)} pictures" if validation else ""))
         return _fit(trainer)
 
@@ -149,7 +154,7 @@ class Resume:
 
 @dataclass
 class Inspect:
-    """Say what a checkpoint holds: model, parameters, scale, step, settings, metrics, student, sha256 of the weights."""
+    """Say what a checkpoint holds: model, scale, step, settings, metrics, student, sha256 of the weights."""
 
     checkpoint: Positional[Path]
     """The checkpoint, e.g. runs/t91/last.pt."""
@@ -220,10 +225,8 @@ class Evaluate:
     def pictures(self) -> banks.Bank:
         """The pictures to measure on; never by default those that the checkpoint was trained on."""
         own = {} if self.model in KERNELS else checkpoint.load(self.model)["data"]
-        if own.get("source") == self.data:
-            deal = {name: own[name] for name in ("train", "val", "test", "seed")}
-        else:
-            deal = {}
+        same = own.get("source") == self.data
+        deal = {name: own[name] for name in ("train", "val", "test", "seed")} if same else {}
         part = self.part
         if part == "auto":
             split = sources.split(self.data, **deal, mirror=self.mirror)
@@ -283,11 +286,13 @@ def _fit(trainer: Trainer) -> int:
     return 0
 
 
-def _columns(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as a table."""
-    wide = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in rows[0]}
-    lines = [{key: key for key in wide}, *rows]
-    return "\n".join("  ".join(f"{line[key]!s:{wide[key]}}" for key in wide).rstrip() for line in lines)
+def _listing(rows: list[dict[str, Any]]) -> str:
+    """The data sets, three lines each."""
+    return "\n".join(
+        f"{row['name']:8} {row['pictures']:6} pictures  {row['megabytes']:5} MB  {'here' if row['on_disk'] else 'to download'}"
+        f"\n         {row['title']}\n         licence: {row['licence']}"
+        for row in rows
+    )
 
 
 def _tree(facts: dict[str, Any], indent: str = "") -> str:

@@ -190,7 +190,7 @@ def _tells(name: str, found: Sequence[str], histories: dict[str, History]) -> bo
 
 
 def score(picture: Tensor, high: Tensor, border: int = 0) -> str:
-    """"27.31 dB / 0.8712": PSNR and SSIM on luma."""
+    """ "27.31 dB / 0.8712": PSNR and SSIM on luma."""
     return f"{metrics.psnr(picture, high, border):.2f} dB / {metrics.ssim(picture, high, border):.4f}"
 
 
@@ -223,9 +223,9 @@ def save(
     facts = provenance(here, trainer, table)
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     fig.savefig(path, dpi=DPI, metadata={"Title": path.stem, "Software": f"srkit {facts['versions']['srkit']}", **text})
-    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     if os.environ.get("SRKIT_FIGURE_LOG"):  # srkit run reads here what a lesson exported
-        with open(os.environ["SRKIT_FIGURE_LOG"], "a") as log:
+        with open(os.environ["SRKIT_FIGURE_LOG"], "a", encoding="utf-8") as log:
             log.write(f"{path.resolve()}\n")
     if show:
         show_picture(path)

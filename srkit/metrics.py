@@ -69,7 +69,7 @@ def ssim(output: Tensor, high: Tensor, border: int = 0) -> Tensor:
 
 
 def _comparable(output: Tensor, high: Tensor, border: int, smallest: int) -> tuple[Tensor, Tensor]:
-    """Luma of both in double precision, output rounded to 8 bits, the border cut off."""
+    """Luma of both in double precision, rounded to 8 bits as a file would hold them, the border cut off."""
     if output.shape != high.shape:
         raise SRKitError(f"output {tuple(output.shape)} and high {tuple(high.shape)} differ in shape")
     height, width = high.shape[-2] - 2 * border, high.shape[-1] - 2 * border
@@ -78,8 +78,7 @@ def _comparable(output: Tensor, high: Tensor, border: int, smallest: int) -> tup
             f"{high.shape[-1]} x {high.shape[-2]} pixels are too few to measure: "
             f"{smallest + 2 * border} are needed on each side"
         )
-    output = output.double().mul(255).round().clamp(0, 255) / 255
-    pair = (luma(output), luma(high.double()))
+    pair = (luma(picture.double().mul(255).round().clamp(0, 255) / 255) for picture in (output, high))
     return tuple(y[..., border : border + height, border : border + width] for y in pair)
 
 
@@ -149,8 +148,8 @@ def evaluate(model: nn.Module, pictures: Iterable[tuple[str, Tensor]], scale: in
     model.eval()
     rows = []
     for name, picture in pictures:
-        high = crop_to_multiple(picture.to(device), scale)
         try:
+            high = crop_to_multiple(picture.to(device), scale)
             output = model(degrade(high, scale)[None])[0]
             values = psnr(output, high, scale).item(), ssim(output, high, scale).item()
         except SRKitError as error:

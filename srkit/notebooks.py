@@ -236,7 +236,7 @@ class _Runner:
             force_raise_errors=True,
             skip_cells_with_tag="",
             extra_arguments=[
-                "--log-level=ERROR",
+                "--log-level=CRITICAL",  # a kernel that is stopped would log its last moments
                 "--IPKernelApp.exec_lines=__import__('srkit.notebooks').notebooks._guard()",
             ],
             on_cell_execute=before_cell,

@@ -19,7 +19,8 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 class Profile:
     """What the lessons' settings are taken from, so that no notebook edits constants.
 
-    `data` trains and validates the course's SRCNN on `size` x `size` pictures for `steps` steps;
+    `data`, dealt into `train`, `val` and `test` pictures (None: the set's own numbers), trains, validates
+    and shows the course's SRCNN on `size` x `size` pictures for `steps` steps of `batch_size`;
     `classic` and `classic_test` are the sets of the x3 benchmark, trained for `classic_steps`.
     """
 
@@ -28,6 +29,7 @@ class Profile:
     data: str
     train: int | None
     val: int | None
+    test: int | None
     size: int
     steps: int
     batch_size: int
@@ -39,17 +41,17 @@ class Profile:
 PROFILES = {
     "quick": Profile(
         "quick", "bundled photographs, no network, about a minute a lesson on a laptop",
-        data="bundled", train=None, val=None, size=240, steps=120, batch_size=4,
+        data="bundled", train=None, val=None, test=None, size=240, steps=120, batch_size=4,
         classic="bundled", classic_test="bundled", classic_steps=300,
     ),
     "class": Profile(
         "class", "Pascal VOC 2011 (1000/200 pictures) and T91, minutes on a Colab T4",
-        data="voc2011", train=1000, val=200, size=240, steps=2500, batch_size=16,
+        data="voc2011", train=1000, val=200, test=50, size=240, steps=2500, batch_size=16,
         classic="t91", classic_test="set5", classic_steps=15_000,
     ),
     "full": Profile(
         "full", "the same sets, trained until the curves are flat",
-        data="voc2011", train=1000, val=200, size=240, steps=20_000, batch_size=16,
+        data="voc2011", train=1000, val=200, test=50, size=240, steps=20_000, batch_size=16,
         classic="t91", classic_test="set5", classic_steps=100_000,
     ),
 }  # fmt: skip

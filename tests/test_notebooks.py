@@ -104,9 +104,7 @@ def ran(tmp_path_factory):
     """The results by name, and what was echoed."""
     folder = tmp_path_factory.mktemp("lessons")
     tags = {"failing_cell": ["raises-exception"], "hidden_errors": ["skip-execution"]}
-    paths = [
-        write_notebook(folder / f"{name}.ipynb", *SOURCES[name], tags=tags.get(name, ())) for name in SOURCES
-    ]
+    paths = [write_notebook(folder / f"{name}.ipynb", *SOURCES[name], tags=tags.get(name, ())) for name in SOURCES]
     said = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(foreign_kernel(tmp_path_factory.mktemp("jupyter"))))
@@ -206,12 +204,8 @@ def test_a_line_tells_when_a_lesson_starts_and_one_when_it_ends(ran):
 
 
 def test_the_table_names_lessons_figures_and_errors():
-    good = notebooks.Result(
-        "02_srcnn", 41.26, (Path("figures/a.png"), Path("figures/b.png")), Path("x"), None, None
-    )
-    bad = notebooks.Result(
-        "03_mse_training", 3.0, (), Path("y"), Path("y.html"), "cell 2 (fit): ValueError: no"
-    )
+    good = notebooks.Result("02_srcnn", 41.26, (Path("figures/a.png"), Path("figures/b.png")), Path("x"), None, None)
+    bad = notebooks.Result("03_mse_training", 3.0, (), Path("y"), Path("y.html"), "cell 2 (fit): ValueError: no")
     assert notebooks.table([good, bad]) == dedent(
         """\
         lesson           result  seconds  figures
@@ -331,9 +325,7 @@ def good() -> dict:
         new_markdown_cell(f"# A lesson\n{BADGE}", id="title"),
         new_markdown_cell("**Objectives**: see a bank.\n\n**Time**: 3 minutes in quick.", id="objectives"),
         new_code_cell("%matplotlib inline\n!echo hello\nx = 1", id="set-up-915"),
-        new_markdown_cell(
-            "**Think!** Why?\n## Exercises\n<details><summary>FAQ</summary></details>", id="end"
-        ),
+        new_markdown_cell("**Think!** Why?\n## Exercises\n<details><summary>FAQ</summary></details>", id="end"),
     ]
     metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},

@@ -1,4 +1,4 @@
-"""sources: the registry, downloads that survive everything, splits, and VOC's labels."""
+"""sources: the registry, downloads that survive everything, and splits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,11 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from srkit import sources
 from srkit.errors import SRKitError
-from srkit.sources import SOURCES, File, LabelledPictures, Source, Way, pad_labels, pictures, split
+from srkit.sources import SOURCES, File, Source, Way, pictures, split
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DEAD = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -380,8 +378,8 @@ def no_network(monkeypatch):
 
 def test_bundled_needs_no_network_and_writes_nothing(no_network, data):
     parts = split("bundled")
-    assert [path.stem for path in parts.test] == ["astronaut", "chelsea"]
-    assert [path.stem for path in parts.val] == ["coffee"]
+    assert [path.stem for path in parts.test] == ["astronaut", "chelsea", "coffee"]
+    assert [path.stem for path in parts.val] == ["ihc"]
     assert {"motorcycle_left", "motorcycle_right"} <= {path.stem for path in parts.train}
     assert sum(map(len, (parts.train, parts.val, parts.test))) == len(pictures("bundled")) == 9
     assert not data.exists()
@@ -425,9 +423,7 @@ def test_bad_sources(tmp_path):
         pictures(tmp_path / "notes.txt")
     with pytest.raises(SRKitError, match="no such folder"):
         pictures(tmp_path / "nowhere")
-    with pytest.raises(
-        SRKitError, match=r"unknown data set 'voc2017': did you mean 'voc201\d'.*folder of your own"
-    ):
+    with pytest.raises(SRKitError, match=r"unknown data set 'voc2017': did you mean 'voc201\d'.*folder of your own"):
         pictures("voc2017")
 
 
@@ -499,66 +495,13 @@ def test_too_many_or_negative(tmp_path, toy):
         split(folder, test=11)
     with pytest.raises(SRKitError, match="negative"):
         split(folder, train=-1)
-    with pytest.raises(SRKitError, match="3 pictures asked for, but this part of it has 2"):
-        split("bundled", test=3)
+    with pytest.raises(SRKitError, match="4 pictures asked for, but this part of it has 3"):
+        split("bundled", test=4)
 
 
 def test_registered_default_and_fixed_parts(toy):
     assert [len(part) for part in names(split("toy"))] == [3, 1, 1]
     assert [len(part) for part in names(split("bundled", train=2, test=1, seed=5))] == [2, 1, 1]
-
-
-# ---------------------------------------------------------------------------------- VOC with its labels
-
-
-def voc_tree(root: Path, boxes: dict[str, list[tuple]], size=(40, 20)) -> list[Path]:
-    """Pictures and annotations laid out as VOC is; boxes: {name: [(class, xmin, ymin, xmax, ymax), …]}."""
-    (root / "JPEGImages").mkdir(parents=True)
-    (root / "Annotations").mkdir()
-    for i, (name, things) in enumerate(boxes.items()):
-        (root / "JPEGImages" / f"{name}.png").write_bytes(png(i, size))
-        objects = "".join(
-            f"<object><name>{c}</name><bndbox><xmax>{x2}</xmax><xmin>{x1}</xmin><ymin>{y1}</ymin>"
-            f"<ymax>{y2}</ymax></bndbox></object>"
-            for c, x1, y1, x2, y2 in things
-        )
-        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{objects}</annotation>")
-    return pictures(root)
-
-
-def test_labels_scale_with_the_picture(tmp_path):
-    paths = voc_tree(tmp_path, {"a": [("cat", 1, 1, 40, 20), ("dog", "11.0", 5, 20, 10)], "b": []})
-    picture, labels = LabelledPictures(paths)[0]
-    assert picture.shape == (3, 20, 40)
-    assert labels.tolist() == [[7, 0, 0, 40, 20], [11, 10, 4, 20, 10]]
-    picture, labels = LabelledPictures(paths, size=(40, 60))[0]
-    assert picture.shape == (3, 40, 60) and picture.min() >= 0 and picture.max() <= 1
-    assert labels.tolist() == [[7, 0, 0, 60, 40], [11, 15, 8, 30, 20]]
-    assert LabelledPictures(paths)[1][1].shape == (0, 5)
-
-
-def test_pad_labels_mends_what_the_default_collate_cannot(tmp_path):
-    paths = voc_tree(tmp_path, {"a": [("cat", 1, 1, 9, 9)], "b": [("dog", 1, 1, 9, 9)] * 3, "c": []})
-    data = LabelledPictures(paths, size=(12, 16))
-    with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
-        next(iter(DataLoader(data, batch_size=3)))
-    highs, labels = next(iter(DataLoader(data, batch_size=3, collate_fn=pad_labels)))
-    assert highs.shape == (3, 3, 12, 16) and labels.shape == (3, 3, 5)
-    assert (labels[0, 1:] == -1).all() and (labels[2] == -1).all() and (labels[1, :, 0] == 11).all()
-    with pytest.raises(SRKitError, match="size="):
-        pad_labels([(torch.zeros(3, 4, 4), labels[0]), (torch.zeros(3, 4, 5), labels[1])])
-
-
-def test_bad_annotations(tmp_path):
-    (path,) = voc_tree(tmp_path, {"a": [("catt", 1, 1, 9, 9)]})
-    with pytest.raises(SRKitError, match="did you mean 'cat'"):
-        LabelledPictures([path])[0]
-    (tmp_path / "Annotations" / "a.xml").write_text("<annotation><obj")
-    with pytest.raises(SRKitError, match="damaged annotation"):
-        LabelledPictures([path])[0]
-    (tmp_path / "Annotations" / "a.xml").unlink()
-    with pytest.raises(SRKitError, match="laid out as VOC"):
-        LabelledPictures([path])[0]
 
 
 def test_voc_pictures_are_those_of_the_list(site, register):

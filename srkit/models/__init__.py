@@ -88,4 +88,14 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-__all__ = ["ARCHITECTURES", "PRESETS", "SRCNN", "Interpolation", "Preset", "build", "count_parameters", "create", "fold_skip"]
+__all__ = [
+    "ARCHITECTURES",
+    "PRESETS",
+    "SRCNN",
+    "Interpolation",
+    "Preset",
+    "build",
+    "count_parameters",
+    "create",
+    "fold_skip",
+]

@@ -47,7 +47,9 @@ def save(state: dict[str, Any], path: str | Path, keep: str | Path | None = None
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
         part.unlink(missing_ok=True)
-        raise SRKitError(f"could not save {path} ({error}): free some space; the checkpoint before it is whole") from None
+        raise SRKitError(
+            f"could not save {path} ({error}): free some space; the checkpoint before it is whole"
+        ) from None
     return path
 
 
@@ -75,10 +77,13 @@ def load(path: str | Path) -> dict[str, Any]:
     if not zipfile.is_zipfile(path):
         raise SRKitError(f"{path}: truncated, or no checkpoint: use previous.pt beside it, or train again")
     try:
+        with zipfile.ZipFile(path) as packed:
+            if packed.testzip():  # torch.load itself does not notice a changed byte
+                raise RuntimeError("its checksums do not fit")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise SRKitError(f"{path}: holds a pickled program, not plain tensors: it was not opened") from None
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
         raise SRKitError(f"{path}: damaged checkpoint ({reason}): use previous.pt beside it") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import math
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -30,6 +32,7 @@ from srkit.losses import WeightedLoss
 from srkit.profiles import Student, choose_device
 from srkit.training import checkpoint
 from srkit.training.history import History
+
 
 def _loss_of(words: list[str]) -> dict[str, float]:
     return {term: float(weight) for term, weight in zip(words[::2], words[1::2], strict=True)}
@@ -135,7 +138,10 @@ class Trainer:
         self.config = config = config or TrainConfig()
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
+        if self.device.type == "cpu":
+            _keep_freed_memory()
         self.accelerator = _accelerator(self.device, self.precision)
+        # Three-channel pictures stay NCHW: only inside the model does channels_last pay.
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.bank, self.validation, self.student = bank, validation, student or Student()
         self.loss = loss or WeightedLoss(config.loss)
@@ -210,7 +216,7 @@ class Trainer:
             self.step_number, config.batch_size, config.crop, self.model.scale, config.seed, config.augment,
             slice(rank, None, count),
         )  # fmt: skip
-        return Batch(*(part.to(self.device, memory_format=torch.channels_last, non_blocking=True) for part in batch))
+        return Batch(*(part.to(self.device, non_blocking=True) for part in batch))
 
     # ------------------------------------------------------------------------------ the whole training
 
@@ -228,7 +234,12 @@ class Trainer:
 
         self.interrupted = False
         bar = tqdm(
-            total=self.steps, initial=self.step_number, unit="step", disable=not progress, dynamic_ncols=True, mininterval=0.5
+            total=self.steps,
+            initial=self.step_number,
+            unit="step",
+            disable=not progress,
+            dynamic_ncols=True,
+            mininterval=0.5,
         )
         with bar, _ctrl_c(self) as stopped:
             for _ in self:
@@ -240,7 +251,9 @@ class Trainer:
                     break
         if self.interrupted:
             self._log()
-            where = f": srkit resume {self.save()} goes on" if self.out else ", unsaved: the Trainer has no folder (out=…)"
+            where = (
+                f": srkit resume {self.save()} goes on" if self.out else ", unsaved: the Trainer has no folder (out=…)"
+            )
             tqdm.write(f"stopped after step {self.step_number}{where}")
         return self.history
 
@@ -337,7 +350,9 @@ class Trainer:
             SRKitError: the checkpoint is of another model, or of other pictures.
         """
         if state["fingerprint"] != self.bank.fingerprint:
-            raise SRKitError("the pictures are not those that the checkpoint was trained on: exact resuming needs the same ones")
+            raise SRKitError(
+                "the pictures are not those that the checkpoint was trained on: exact resuming needs the same ones"
+            )
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError:
@@ -367,7 +382,9 @@ class Trainer:
         """
         state = checkpoint.load(path)
         if not state["recipe"] or not state["data"]:
-            raise SRKitError(f"{path} was trained on a model or pictures of your own: make the Trainer, then load_state()")
+            raise SRKitError(
+                f"{path} was trained on a model or pictures of your own: make the Trainer, then load_state()"
+            )
         try:
             config = TrainConfig(**{**state["config"], **changes})
         except TypeError as error:
@@ -376,19 +393,25 @@ class Trainer:
         bank = open_bank(**state["data"], device=device)
         validation = open_bank(**state["validation"], device=device) if state["validation"] else None
         trainer = cls(
-            models.build(state["recipe"]), bank, config, None, validation, out or Path(path).parent, Student(**state["student"])
+            models.build(state["recipe"]),
+            bank,
+            config,
+            None,
+            validation,
+            out or Path(path).parent,
+            Student(**state["student"]),
         )
-        if "learning_rate" in changes:
-            for group in state["optimizer"]["param_groups"]:
-                group["initial_lr"] = config.learning_rate
-        return trainer.load_state(state)
+        trainer.load_state(state)
+        for group in trainer.optimizer.param_groups if "learning_rate" in changes else ():
+            group["initial_lr"] = config.learning_rate
+        return trainer
 
 
 # ---------------------------------------------------------------------------------- what the Trainer is made of
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """"bf16" where the device computes it in hardware, "fp16" on other CUDA GPUs, else "fp32"; or what was asked for.
+    """ "bf16" where the device computes it in hardware, "fp16" on other CUDA GPUs, else "fp32"; or what was asked for.
 
     Raises:
         SRKitError: fp16 on anything but a CUDA GPU.
@@ -403,6 +426,18 @@ def choose_precision(precision: str, device: torch.device) -> str:
         has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
     return "fp32"
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep large blocks for the next step instead of returning them to the system.
+
+    Every activation larger than 32 MiB would otherwise be handed back and be mapped anew, page by page, at
+    each step: a seventh of the time of a batch of 240 x 240 crops. Linux with glibc only; elsewhere nothing.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4  # the names' numbers in malloc.h
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, -1)
 
 
 def _accelerator(device: torch.device, precision: str) -> Any:

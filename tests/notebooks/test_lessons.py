@@ -9,9 +9,7 @@ from PIL import Image
 from srkit import notebooks
 
 LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-each_lesson = pytest.mark.parametrize(
-    "path", LESSONS, ids=lambda path: path.stem
-)  # skipped where there are none
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)  # skipped where there are none
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,178 @@
+"""The command line: what students type, JSON for programs, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import photograph
+from PIL import Image
+
+from srkit import cli
+from srkit.images import read, write
+
+SMALL = ["--steps", "4", "--crop", "24", "--batch-size", "2", "--device", "cpu", "--log-freq", "2"]
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for index in range(6):
+        write(photograph(40, 44, index), tmp_path / "in" / f"{index}.png")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def call(capsys):
+    """Run a command; return its exit status, standard output and standard error."""
+
+    def run(*words):
+        try:
+            status = cli.main([str(word) for word in words])
+        except SystemExit as stop:  # tyro leaves this way
+            status = stop.code
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def trained(call, pictures, tmp_path):
+    out = tmp_path / "run"
+    status, _, err = call("train", "srcnn915", "--data", pictures, "--scale", 3, "--out", out, *SMALL,
+                          "--student.name", "Ada")  # fmt: skip
+    assert status == 0, err
+    return out
+
+
+def test_train_writes_and_inspect_tells(trained, call, pictures):
+    assert {"last.pt", "best.pt", "history.jsonl"} <= {path.name for path in trained.iterdir()}
+    status, out, _ = call("inspect", trained / "last.pt", "--json")
+    facts = json.loads(out)
+    assert status == 0 and facts["model"] == "srcnn915" and facts["parameters"] == 20_099 and facts["scale"] == 3
+    assert facts["step"] == 4 and facts["student"]["name"] == "Ada" and len(facts["weights_sha256"]) == 64
+    assert facts["hyper-parameters"]["batch_size"] == 2 and facts["data"]["source"] == str(pictures)
+    assert facts["metrics"]["val/psnr"] > 10
+    assert "20099" in call("inspect", trained / "last.pt")[1]
+
+
+def test_200_steps_are_100_and_resume_to_200(call, pictures, tmp_path):
+    def sha(folder):
+        return json.loads(call("inspect", tmp_path / folder / "last.pt", "--json")[1])["weights_sha256"]
+
+    command = ("train", "srcnn915", "--data", pictures, "--scale", 2, *SMALL)
+    assert call(*command, "--steps", 6, "--out", tmp_path / "whole")[0] == 0
+    assert call(*command, "--steps", 3, "--out", tmp_path / "half")[0] == 0
+    assert sha("half") != sha("whole")
+    assert call("resume", tmp_path / "half" / "last.pt", "--steps", 6)[0] == 0
+    assert sha("half") == sha("whole")
+
+
+def test_train_by_epochs_and_refusing_to_overwrite(trained, call, pictures):
+    command = ("train", "srcnn", "--data", pictures, "--out", trained, *SMALL, "--num-epoch", 2)
+    status, _, err = call(*command)
+    assert status == 2 and "holds a training already" in err and "srkit resume" in err
+    assert call(*command, "--overwrite")[0] == 0
+    facts = json.loads(call("inspect", trained / "last.pt", "--json")[1])
+    assert facts["model"] == "srcnn" and facts["step"] == 4  # 4 pictures twice, two at a time
+
+
+def test_evaluate_json_and_table(call, pictures):
+    status, out, _ = call("evaluate", "bicubic", "--data", pictures, "--scale", 3, "--json")
+    facts = json.loads(out)
+    assert status == 0 and len(facts["pictures"]) == 6
+    assert facts["psnr"] == pytest.approx(sum(row["psnr"] for row in facts["pictures"]) / 6)
+    assert 0 < facts["ssim"] <= 1
+    assert "mean" in call("evaluate", "nearest", "--data", pictures, "--scale", 3)[1]
+
+
+def test_evaluate_of_a_checkpoint_leaves_out_what_it_was_trained_on(trained, call, pictures):
+    facts = json.loads(call("evaluate", trained / "best.pt", "--data", pictures, "--json")[1])
+    assert facts["part"] == "test" and len(facts["pictures"]) == 1 and facts["scale"] == 3
+    assert (
+        len(
+            json.loads(call("evaluate", trained / "best.pt", "--data", pictures, "--part", "all", "--json")[1])[
+                "pictures"
+            ]
+        )
+        == 6
+    )
+
+
+def test_upscale_odd_rgba_and_grey(trained, call, tmp_path):
+    write(photograph(7, 5), tmp_path / "odd.png")
+    grey = photograph(8, 8)[:1].expand(3, -1, -1)
+    write(grey, tmp_path / "grey.png")
+    write(torch.cat([photograph(6, 9), torch.linspace(0, 1, 9).expand(1, 6, 9)]), tmp_path / "rgba.png")
+    names = ["odd", "grey", "rgba"]
+    status, out, _ = call("upscale", *(tmp_path / f"{name}.png" for name in names), "--checkpoint", trained / "best.pt",
+                          "-o", tmp_path / "out")  # fmt: skip
+    assert status == 0 and "15 x 21" in out
+    assert read(tmp_path / "out" / "odd_x3.png").shape == (3, 21, 15)
+    output = read(tmp_path / "out" / "grey_x3.png")
+    assert torch.equal(output[0], output[1]) and torch.equal(output[1], output[2])
+    assert Image.open(tmp_path / "out" / "rgba_x3.png").mode == "RGBA"
+    alpha = read(tmp_path / "out" / "rgba_x3.png", alpha="keep")[3]
+    assert alpha[:, 0].max() < 0.1 and alpha[:, -1].min() > 0.9
+    assert (
+        call("upscale", tmp_path / "odd.png", "--checkpoint", "bicubic", "--scale", 2, "-o", tmp_path / "one.jpg")[0]
+        == 0
+    )
+    assert Image.open(tmp_path / "one.jpg").size == (10, 14)
+
+
+def test_data_lists_and_counts(call):
+    names = [row["name"] for row in json.loads(call("data", "--json")[1])]
+    assert names[0] == "bundled" and {"voc2011", "t91", "set5"} <= set(names)
+    assert "licence" in call("data")[1] and "9 pictures" in call("data", "bundled")[1]
+
+
+def test_preset_settings_are_the_defaults_of_train():
+    for name, preset in cli.models.PRESETS.items():
+        command = cli._command(["train", name, "--data", "x"])
+        for setting, value in preset.training.items():
+            assert getattr(command.config, setting) == value
+        assert getattr(cli._command(["train", name, "--data", "x", "--lr", "0.5"]).config, "learning_rate") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "did you mean 'train'"),
+        (["train", "srcn", "--data", "bundled"], "did you mean 'srcnn'"),
+        (["train", "bicubic", "--data", "bundled"], "nothing to train"),
+        (["train", "srcnn", "--data", "bundeld"], "did you mean 'bundled'"),
+        (["train", "srcnn", "--data", "bundled", "--scale", "5"], "not one of 2, 3, 4"),
+        (["train", "srcnn", "--data", "bundled", "--loss", "msee", "1", "--device", "cpu"], "did you mean 'mse'"),
+        (["train", "srcnn", "--data", "bundled", "--crop", "4000", "--device", "cpu"], "does not fit into"),
+        (["train", "srcnn", "--data", "bundled", "--device", "gpu"], "unknown device 'gpu'"),
+        (["evaluate", "bicubic", "--data", "bundled"], "--scale 3"),
+        (["evaluate", "srcnn", "--data", "bundled"], "not trained yet"),
+        (["evaluate", "nothing.pt", "--data", "bundled"], "nothing.pt: no such checkpoint"),
+        (["inspect", "nothing.pt"], "nothing.pt: no such checkpoint"),
+        (["resume", "nothing.pt"], "nothing.pt: no such checkpoint"),
+        (["upscale", "none.png", "--checkpoint", "bicubic", "--scale", "2"], "none.png: no such file"),
+        (["run", "99"], "unknown lesson '99'"),
+    ],
+)
+def test_mistakes_are_one_line_on_standard_error(words, message, call):
+    status, out, err = call(*words)
+    assert status == 2 and message in err and out == "" and err.count("\n") == 1 and "Traceback" not in err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA GPU")
+def test_cuda_asked_for_where_there_is_none(call):
+    assert "no cuda device" in call("train", "srcnn", "--data", "bundled", "--cuda")[2]
+
+
+def test_unknown_flag_names_the_nearest(call):
+    status, out, err = call("train", "srcnn", "--data", "bundled", "--stps", "4")
+    assert status == 2 and "--steps" in out + err
+
+
+def test_help_speaks_to_students(call):
+    status, out, _ = call("train", "srcnn915", "--help")
+    assert status == 0
+    for flag in ("--data", "--scale", "--lr", "--batch-size", "--num-epoch", "--steps", "--save-freq", "--seed", "--device",
+                 "--cuda", "--out"):  # fmt: skip
+        assert flag in out

@@ -1,0 +1,97 @@
+"""models: shapes, parameters worked out by hand, starts, the folded skip, and recipes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from srkit import models
+from srkit.errors import SRKitError
+from srkit.images import resize
+from srkit.models.srcnn import SRCNN, fold_skip
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("name", ["srcnn", "srcnn915", "nearest", "bilinear", "bicubic"])
+def test_output_is_scale_times_low_for_odd_sizes(name, scale):
+    model = models.create(name, scale)
+    assert model(torch.rand(2, 3, 7, 5)).shape == (2, 3, 7 * scale, 5 * scale)
+
+
+def test_parameters_by_hand():
+    # weights k·k·in·out and a bias for each filter
+    assert models.count_parameters(models.create("srcnn")) == (9 * 9 * 3 * 64 + 64) + (5 * 5 * 64 * 32 + 32) + (
+        5 * 5 * 32 * 3 + 3
+    )
+    assert models.count_parameters(models.create("srcnn915")) == 20_099
+
+
+def test_receptive_field_is_what_a_gradient_sees():
+    for kernels, field in (((9, 5, 5), 17), ((9, 1, 5), 13)):
+        model = SRCNN(2, kernels, channels=(4, 4), upsample="nearest", init="default")
+        assert model.receptive_field == field
+        enlarged = torch.rand(1, 3, 41, 41, requires_grad=True)
+        for layer in (model.extract, model.map, model.reconstruct):  # without ReLUs no path can be dead
+            torch.nn.init.constant_(layer.weight, 0.1)
+        model.reconstruct(model.map(model.extract(enlarged)))[0, 0, 20, 20].backward()
+        seen = enlarged.grad[0].abs().sum(0) > 0
+        assert seen.sum() == field**2 and seen[20 - field // 2, 20 + field // 2]
+
+
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_identity_starts_at_the_enlarged_picture(kernel, skip):
+    low = torch.rand(2, 3, 8, 9)
+    model = SRCNN(3, upsample=kernel, init="identity", skip=skip)
+    assert torch.allclose(model(low), resize(low, scale=3, kernel=kernel).clamp(min=0), atol=1e-6)
+
+
+def test_identity_start_can_learn_at_once():
+    model = SRCNN(2, (9, 1, 5), (16, 8))
+    low = torch.rand(4, 3, 12, 12)
+    (model(low) - torch.rand(4, 3, 24, 24)).square().mean().backward()
+    assert model.reconstruct.weight.grad[:, 3:].abs().max() > 0
+    assert model.extract.weight[3:].sum((2, 3)).abs().max() < 1e-4  # edge filters: brightness doesn't matter
+
+
+def test_paper_and_default_starts():
+    torch.manual_seed(0)
+    assert SRCNN(init="paper").extract.weight.std().item() == pytest.approx(0.001, rel=0.05)
+    assert SRCNN(init="paper")(torch.rand(1, 3, 8, 8)).abs().max() < 0.01  # almost black
+    assert SRCNN(init="default").map.bias.abs().max() > 0
+
+
+def test_fold_skip_gives_the_same_answers():
+    torch.manual_seed(1)
+    model = SRCNN(3, (9, 1, 5), (61, 29), "bicubic", init="default", skip=True)
+    plain = fold_skip(model)
+    assert not plain.skip and models.count_parameters(plain) == 20_099
+    low = (torch.rand(2, 3, 11, 13) > 0.5).float()  # bicubic overshoots below 0 here
+    assert resize(low, scale=3).min() < -0.05
+    assert torch.allclose(plain(low), model(low), atol=1e-5)
+    with pytest.raises(SRKitError, match="no skip"):
+        fold_skip(plain)
+
+
+def test_recipe_rebuilds_the_model():
+    model = models.create("srcnn915", 4, channels=(8, 4))
+    again = models.build(model.recipe)
+    again.load_state_dict(model.state_dict())
+    assert again.recipe == model.recipe and again.scale == 4
+    low = torch.rand(1, 3, 5, 5)
+    assert torch.equal(again(low), model(low))
+
+
+def test_bad_names_and_arguments():
+    with pytest.raises(SRKitError, match="did you mean 'srcnn'"):
+        models.create("srcn")
+    with pytest.raises(SRKitError, match="not one of 2, 3, 4"):
+        models.create("srcnn", 5)
+    with pytest.raises(SRKitError, match="three odd sizes"):
+        models.create("srcnn", kernels=(9, 4, 5))
+    with pytest.raises(SRKitError, match="did you mean 'bicubic'"):
+        models.create("srcnn", upsample="bicubc")
+    with pytest.raises(SRKitError, match="unknown initialisation 'zero'"):
+        models.create("srcnn", init="zero")
+    with pytest.raises(SRKitError, match="cannot be built"):
+        models.create("srcnn", depth=3)
