@@ -288,11 +288,12 @@ def _fit(trainer: Trainer) -> int:
 
 def _listing(rows: list[dict[str, Any]]) -> str:
     """The data sets, three lines each."""
-    return "\n".join(
-        f"{row['name']:8} {row['pictures']:6} pictures  {row['megabytes']:5} MB  {'here' if row['on_disk'] else 'to download'}"
-        f"\n         {row['title']}\n         licence: {row['licence']}"
-        for row in rows
-    )
+    lines = []
+    for row in rows:
+        place = "here" if row["on_disk"] else "to download"
+        lines.append(f"{row['name']:8} {row['pictures']:6} pictures  {row['megabytes']:5} MB  {place}")
+        lines += [f"         {row['title']}", f"         licence: {row['licence']}"]
+    return "\n".join(lines)
 
 
 def _tree(facts: dict[str, Any], indent: str = "") -> str:

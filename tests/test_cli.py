@@ -132,7 +132,7 @@ def test_preset_settings_are_the_defaults_of_train():
         command = cli._command(["train", name, "--data", "x"])
         for setting, value in preset.training.items():
             assert getattr(command.config, setting) == value
-        assert getattr(cli._command(["train", name, "--data", "x", "--lr", "0.5"]).config, "learning_rate") == 0.5
+        assert cli._command(["train", name, "--data", "x", "--lr", "0.5"]).config.learning_rate == 0.5
 
 
 @pytest.mark.parametrize(
@@ -173,6 +173,6 @@ def test_unknown_flag_names_the_nearest(call):
 def test_help_speaks_to_students(call):
     status, out, _ = call("train", "srcnn915", "--help")
     assert status == 0
-    for flag in ("--data", "--scale", "--lr", "--batch-size", "--num-epoch", "--steps", "--save-freq", "--seed", "--device",
-                 "--cuda", "--out"):  # fmt: skip
+    flags = "--data --scale --lr --batch-size --num-epoch --steps --save-freq --seed --device --cuda --out"
+    for flag in flags.split():
         assert flag in out

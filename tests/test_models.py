@@ -8,7 +8,7 @@ import torch
 from srkit import models
 from srkit.errors import SRKitError
 from srkit.images import resize
-from srkit.models.srcnn import SRCNN, fold_skip
+from srkit.models.srcnn import INITS, SRCNN
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -39,10 +39,10 @@ def test_receptive_field_is_what_a_gradient_sees():
 
 
 @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("skip", [False, True])
-def test_identity_starts_at_the_enlarged_picture(kernel, skip):
+@pytest.mark.parametrize("carry", [False, True])
+def test_identity_starts_at_the_enlarged_picture(kernel, carry):
     low = torch.rand(2, 3, 8, 9)
-    model = SRCNN(3, upsample=kernel, init="identity", skip=skip)
+    model = SRCNN(3, upsample=kernel, init="identity", carry=carry)
     assert torch.allclose(model(low), resize(low, scale=3, kernel=kernel).clamp(min=0), atol=1e-6)
 
 
@@ -61,16 +61,24 @@ def test_paper_and_default_starts():
     assert SRCNN(init="default").map.bias.abs().max() > 0
 
 
-def test_fold_skip_gives_the_same_answers():
+@pytest.mark.parametrize("init", INITS)
+def test_carrying_is_the_plain_network_with_the_same_weights(init):
     torch.manual_seed(1)
-    model = SRCNN(3, (9, 1, 5), (61, 29), "bicubic", init="default", skip=True)
-    plain = fold_skip(model)
-    assert not plain.skip and models.count_parameters(plain) == 20_099
-    low = (torch.rand(2, 3, 11, 13) > 0.5).float()  # bicubic overshoots below 0 here
+    carrying, plain = (
+        SRCNN(3, (9, 1, 5), upsample="bicubic", init=init, carry=True),
+        SRCNN(3, (9, 1, 5), upsample="bicubic"),
+    )
+    low = (torch.rand(2, 3, 11, 13) > 0.5).float()  # bicubic undershoots 0 here
     assert resize(low, scale=3).min() < -0.05
-    assert torch.allclose(plain(low), model(low), atol=1e-5)
-    with pytest.raises(SRKitError, match="no skip"):
-        fold_skip(plain)
+    optimizer = torch.optim.Adam(carrying.parameters(), lr=1e-2)
+    for _ in range(3):  # after some training as at the start
+        plain.load_state_dict(carrying.state_dict())
+        assert torch.allclose(plain(low), carrying(low), atol=1e-5)
+        optimizer.zero_grad()
+        (carrying(low) - 0.3).square().mean().backward()
+        optimizer.step()
+    assert plain.extract.weight.grad is None and carrying.extract.weight.grad[3:].abs().max() > 0
+    assert carrying.extract.weight[0, 0, 4, 4] == 1 and carrying.map.weight[:3, 3:].abs().max() == 0
 
 
 def test_recipe_rebuilds_the_model():

@@ -87,9 +87,9 @@ def test_one_address_everywhere():
     for path in [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]:
         text = path.read_text()
         for found in re.findall(r"colab\.research\.google\.com/github/([\w.-]+/[\w.-]+)", text):
-            assert found == slug, f"{path.name} links to {found}: uv run python -m srkit.notebooks"
+            assert found == slug, f"{path.name} links to {found}, pyproject.toml says otherwise"
         for found in re.findall(r"REPOSITORY = \\\"(.+?)\\\"", text):
-            assert found == address, f"{path.name} installs {found}: uv run python -m srkit.notebooks"
+            assert found == address, f"{path.name} installs {found}, pyproject.toml says otherwise"
 
 
 def test_nothing_of_one_machine_is_committed():

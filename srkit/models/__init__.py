@@ -14,7 +14,7 @@ from torch import nn
 from srkit.errors import SRKitError, unknown
 from srkit.images import KERNELS
 from srkit.models.interpolation import Interpolation
-from srkit.models.srcnn import SRCNN, fold_skip
+from srkit.models.srcnn import SRCNN
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {"SRCNN": SRCNN, "Interpolation": Interpolation}
 
@@ -88,14 +88,4 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-__all__ = [
-    "ARCHITECTURES",
-    "PRESETS",
-    "SRCNN",
-    "Interpolation",
-    "Preset",
-    "build",
-    "count_parameters",
-    "create",
-    "fold_skip",
-]
+__all__ = ["ARCHITECTURES", "PRESETS", "SRCNN", "Interpolation", "Preset", "build", "count_parameters", "create"]

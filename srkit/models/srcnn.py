@@ -26,8 +26,9 @@ class SRCNN(nn.Module):
         channels: filters of the first two layers; (64, 32) in the paper.
         upsample: how the first operation enlarges: "bicubic" or "bilinear" (or "nearest").
         init: how the weights start, see `initialise`.
-        skip: add the enlarged picture to the output, so that the layers learn only what it lacks.
-            `fold_skip` turns the result into a plain SRCNN with the same answers.
+        carry: keep the first three channels of every layer as they are with init="identity", where they
+            hand the picture on unchanged, so that the others learn only what it lacks. It remains the same
+            network with the same weights; see `forward`.
 
     Raises:
         SRKitError: a scale, kernel size, upsampling or initialisation that does not exist.
@@ -40,14 +41,18 @@ class SRCNN(nn.Module):
         channels: tuple[int, int] = (64, 32),
         upsample: str = "bilinear",
         init: str = "identity",
-        skip: bool = False,
+        carry: bool = False,
     ) -> None:
         super().__init__()
         if len(kernels) != 3 or any(k < 1 or k % 2 == 0 for k in kernels):
             raise SRKitError(f"kernels {tuple(kernels)}: SRCNN needs three odd sizes, such as (9, 5, 5)")
+        if min(channels) < 4:
+            raise SRKitError(
+                f"channels {tuple(channels)}: SRCNN needs at least 4, three of which may hand the picture on"
+            )
         if upsample not in KERNELS:
             raise unknown("upsampling", upsample, KERNELS)
-        self.scale, self.upsample, self.skip = check_scale(scale), upsample, skip
+        self.scale, self.upsample, self.carry = check_scale(scale), upsample, carry
         # Padding by half the kernel keeps the size: a pixel of the output answers a pixel of the input.
         self.extract = nn.Conv2d(3, channels[0], kernels[0], padding=kernels[0] // 2)
         self.map = nn.Conv2d(channels[0], channels[1], kernels[1], padding=kernels[1] // 2)
@@ -57,15 +62,36 @@ class SRCNN(nn.Module):
     def forward(self, low: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W); not clipped."""
         enlarged = resize(low, scale=self.scale, kernel=self.upsample)
+        if self.carry:
+            return self._forward_carrying(enlarged)
         x = F.relu(self.extract(enlarged))
         x = F.relu(self.map(x))
-        x = self.reconstruct(x)
-        return x + enlarged.clamp(min=0) if self.skip else x
+        return self.reconstruct(x)
+
+    def _forward_carrying(self, enlarged: Tensor) -> Tensor:
+        """The same answer, with the three carried channels added at the end instead of convolved.
+
+        bf16 has 256 steps from 0.5 to 1: a picture that goes through layers in bf16 loses its finest levels, and
+        weights near 1 cannot move by less than a 256th. Added in fp32, the picture stays whole. ReLU, which
+        the carried channels would pass, clips what bicubic undershoots below 0.
+        """
+        x = F.relu(_convolve(self.extract, enlarged, outputs=slice(3, None)))
+        x = F.relu(_convolve(self.map, x, outputs=slice(3, None), inputs=slice(3, None)))
+        x = _convolve(self.reconstruct, x, inputs=slice(3, None))
+        return x + enlarged.clamp(min=0)
 
     @property
     def receptive_field(self) -> int:
         """Side of the square of enlarged pixels that one output pixel can see: 1 + the sum of (k - 1)."""
         return 1 + sum(layer.kernel_size[0] - 1 for layer in (self.extract, self.map, self.reconstruct))
+
+
+ALL = slice(None)
+
+
+def _convolve(layer: nn.Conv2d, x: Tensor, outputs: slice = ALL, inputs: slice = ALL) -> Tensor:
+    """A layer's convolution with some of its output and input channels only."""
+    return F.conv2d(x, layer.weight[outputs, inputs], layer.bias[outputs], padding=layer.padding)
 
 
 @torch.no_grad()
@@ -77,9 +103,9 @@ def initialise(model: SRCNN, init: str) -> None:
       almost black, and with a loss averaged over pixels it stays so for long.
     - "identity": training starts at the enlarged picture, that is at the PSNR of bicubic. The first
       three filters of each layer hand the picture on unchanged (a single 1 in the middle; ReLU lets
-      it pass, since a picture is not negative), or `skip` does it. The other filters look for edges:
-      each sums to zero, so that half of all patches, whatever their brightness, pass its ReLU; and
-      nothing reads them yet, since the last layer's weights on them are zero.
+      it pass, since a picture is not negative). The other filters look for edges: each sums to zero, so
+      that half of all patches, whatever their brightness, pass its ReLU; and nothing reads them yet,
+      since the last layer's weights on them are zero.
 
     Raises:
         SRKitError: another name.
@@ -92,52 +118,22 @@ def initialise(model: SRCNN, init: str) -> None:
             nn.init.normal_(layer.weight, std=0.001)
             nn.init.zeros_(layer.bias)
     if init == "identity":
-        for layer in layers[:2]:
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
         model.extract.weight -= model.extract.weight.mean((2, 3), keepdim=True)
-        nn.init.zeros_(model.reconstruct.weight)
-        nn.init.zeros_(model.reconstruct.bias)
-        if not model.skip:
-            _pass_through(model)
+        model.reconstruct.weight.zero_()
+    if init == "identity" or model.carry:
+        _pass_through(layers)
 
 
-def _pass_through(model: SRCNN) -> None:
-    """Make the first three channels of every layer hand the picture on, and nothing else."""
-    for layer in (model.extract, model.map, model.reconstruct):
-        middle = layer.kernel_size[0] // 2
-        layer.weight[:3] = 0
+def _pass_through(layers: tuple[nn.Conv2d, ...]) -> None:
+    """Make the first three channels of every layer hand the picture on: with nothing mixed in, and to nobody else."""
+    for layer in layers:
+        if layer is not layers[0]:
+            layer.weight[:, :3] = 0
+        if layer is not layers[-1]:
+            layer.weight[:3] = 0
         layer.bias[:3] = 0
+        middle = layer.kernel_size[0] // 2
         layer.weight[range(3), range(3), middle, middle] = 1
-
-
-@torch.no_grad()
-def fold_skip(model: SRCNN) -> SRCNN:
-    """The plain SRCNN, three channels wider in each hidden layer, that answers as `model` with its skip.
-
-    The skip becomes three filters per layer that hand the picture on: what looked like another
-    architecture is the same one with some weights fixed. Exact but for rounding.
-
-    Raises:
-        SRKitError: the model has no skip.
-    """
-    if not model.skip:
-        raise SRKitError("this SRCNN has no skip to fold: build it with skip=True")
-    layers = (model.extract, model.map, model.reconstruct)
-    plain = SRCNN(
-        model.scale,
-        tuple(layer.kernel_size[0] for layer in layers),
-        (model.extract.out_channels + 3, model.map.out_channels + 3),
-        model.upsample,
-    ).to(model.extract.weight.device)
-    for layer in (plain.extract, plain.map, plain.reconstruct):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    _pass_through(plain)
-    plain.extract.weight[3:] = model.extract.weight
-    plain.extract.bias[3:] = model.extract.bias
-    plain.map.weight[3:, 3:] = model.map.weight
-    plain.map.bias[3:] = model.map.bias
-    plain.reconstruct.weight[:, 3:] = model.reconstruct.weight
-    plain.reconstruct.bias[:] = model.reconstruct.bias
-    return plain

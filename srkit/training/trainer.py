@@ -62,9 +62,11 @@ class TrainConfig:
     loss: Annotated[dict[str, float], _LOSS_FLAG] = field(default_factory=lambda: {"mse": 1.0})
     """Terms of the loss and their weights: --loss mse 1, or --loss mse 1 l1 0.1."""
     learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-3
-    """Learning rate at the start."""
+    """Learning rate, after the warm-up and before the schedule lowers it."""
     optimizer: str = "Adam"
     """Any optimiser of torch.optim by its name: Adam, AdamW, SGD, …"""
+    warmup: int = 0
+    """Steps over which the learning rate first rises from 0."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Whether the learning rate stays, or falls to zero along half a cosine."""
     schedule_steps: int | None = None
@@ -178,11 +180,12 @@ class Trainer:
         return {"loss": loss.detach(), **values}
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step, relative to the one at the start: 1, or half a cosine from 1 to 0."""
+        """The learning rate of a step as a part of the full one: rising from 0, then 1 or half a cosine down to 0."""
+        rising = min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else 1.0
         if self.config.schedule == "constant":
-            return 1.0
+            return rising
         length = self.config.schedule_steps or self.steps
-        return 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
+        return rising * 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
 
     def __iter__(self) -> Iterator[int]:
         return self

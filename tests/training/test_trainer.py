@@ -130,6 +130,7 @@ def test_schedules(bank):
     constant, cosine = trainer(bank, 100), trainer(bank, 100, schedule="cosine")
     assert constant.learning_rate(99) == 1
     assert [cosine.learning_rate(step) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
+    assert [trainer(bank, 100, warmup=10).learning_rate(step) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1, 1]
 
 
 def test_average_moves_towards_the_current_weights():
