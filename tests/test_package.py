@@ -44,7 +44,7 @@ def test_names_at_the_top():
 def test_floors_import_only_downwards():
     floors = [
         {"errors", "images"},
-        {"features", "sources", "labels", "profiles"},
+        {"features", "sources", "downloads", "labels", "profiles"},
         {"losses", "metrics", "banks", "models"},
         {"training", "upscaling", "live"},
         {"dashboard", "figures", "notebooks"},

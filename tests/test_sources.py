@@ -20,9 +20,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from srkit import sources
+from srkit import downloads, sources
+from srkit.downloads import File, Way
 from srkit.errors import SRKitError
-from srkit.sources import SOURCES, File, Source, Way, pictures, split
+from srkit.sources import SOURCES, Source, pictures, split
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DEAD = "http://127.0.0.1:9"  # nobody listens on the discard port
@@ -182,7 +183,8 @@ def test_killed_while_unpacking_starts_again(toy, site, data, monkeypatch):
     code = f"""
 import os, signal, shutil, zipfile
 from srkit import sources
-from srkit.sources import File, Source, Way
+from srkit.downloads import File, Way
+from srkit.sources import Source
 def killed(self, folder, names):
     zipfile.ZipFile.extract(self, names[0], folder)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -285,19 +287,19 @@ def test_second_way_of_single_pictures_by_pixel_hash(site, monkeypatch, tmp_path
     Image.open(tmp_path / "one.png").save(site.folder / "one.bmp")
     (site.folder / "cut").mkdir()
     (site.folder / "cut" / "one.png").write_bytes(png(77)[:40])
-    value = f"pixels:{sources.pixel_hash(tmp_path / 'one.png')}"
+    value = f"pixels:{downloads.pixel_hash(tmp_path / 'one.png')}"
     archive = Way((File("gone.zip", "md5:0", (f"{DEAD}/gone.zip",)),), ("*.png",))
     single = Way((File("one.png", value, (f"{site.url}/cut/one.png", f"{site.url}/one.bmp")),))
     monkeypatch.setitem(SOURCES, "toy", Source("toy", "", 1, 1, "", "", (1, 0, 0), (archive, single)))
     (path,) = pictures("toy")
-    assert sources.has_hash(path, value)
+    assert downloads.has_hash(path, value)
 
 
 def test_full_disk_is_one_line(toy, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(sources, "_copy", full)
+    monkeypatch.setattr(downloads, "_copy", full)
     with pytest.raises(SRKitError, match=r"disk full.*SRKIT_DATA"):
         pictures("toy")
 
@@ -331,7 +333,7 @@ def test_registry_is_sound():
         for file in (file for way in source.ways for file in way.files):
             kind, value = file.hash.split(":")
             assert len(value) == lengths[kind] and file.urls
-            assert all(sources._is_address(url) for url in file.urls)
+            assert all(downloads._is_address(url) for url in file.urls)
         for way in source.ways:
             assert way.unpack or len(way.files) == source.count
     assert SOURCES["voc2007"].split == [4011, 1000, 0] and SOURCES["voc2011"].split == [1000, 200, 0]
@@ -354,7 +356,7 @@ def test_hashes_fit_the_real_pictures(name, folder):
     stems = {path.stem.removesuffix("_GT"): path for path in pictures(SHARED / folder)}
     assert len(stems) == SOURCES[name].count
     for file in way.files:
-        assert sources.has_hash(stems[Path(file.name).stem], file.hash), file.name
+        assert downloads.has_hash(stems[Path(file.name).stem], file.hash), file.name
 
 
 def test_set5_from_a_mirror_folder_offline(tmp_path, no_network):
@@ -430,10 +432,11 @@ def test_bad_sources(tmp_path):
 def test_data_folder(tmp_path, monkeypatch):
     assert sources.data_folder() == tmp_path / "data"
     monkeypatch.delenv("SRKIT_DATA")
+    monkeypatch.delenv("SRKIT_ROOT")
     monkeypatch.chdir(tmp_path)
-    assert sources.data_folder() == Path("data")
-    (tmp_path / "pyproject.toml").write_text('[project]\nname = "srkit"\n')
-    (tmp_path / "notebooks").mkdir()
+    assert sources.data_folder() == tmp_path / "data"
+    for name in ("notebooks", "srkit"):
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
     assert sources.data_folder() == tmp_path / "data"
 
