@@ -371,6 +371,34 @@ class Trainer:
         _set_random_state(state["random"])
         return self
 
+    def pick_up(self) -> Trainer:
+        """Go on from last.pt in this Trainer's folder, if it is of this very training; returns the Trainer.
+
+        `Trainer(…, out=folder).pick_up().fit()` can be run again and again: it trains, goes on where a lost
+        session stopped, or finds everything done. A checkpoint with another model, other pictures or other
+        settings is left out of account, and a line says so.
+
+        Raises:
+            SRKitError: the Trainer has no folder, or the checkpoint there is damaged.
+        """
+        if self.out is None:
+            raise SRKitError("this Trainer has no folder to look into: give it out=…")
+        path = self.out / "last.pt"
+        if not path.exists():
+            return self
+        state = checkpoint.load(path)
+        mine, theirs = ({**s, **s["config"]} for s in (self.state(), state))
+        free = {"num_epoch", "device", "compile", "log_freq", "val_freq", "save_freq", "tensorboard"}
+        if self.config.schedule == "constant" or self.config.schedule_steps:
+            free.add("steps")
+        matter = ["recipe", "fingerprint", *(name for name in state["config"] if name not in free)]
+        differ = [name for name in matter if mine.get(name) != theirs.get(name)]
+        if differ:
+            print(f"{path} is of another training ({', '.join(differ)}): starting anew")
+            return self
+        print(f"{path}: going on from step {state['step']} of {self.steps}")
+        return self.load_state(state)
+
     @classmethod
     def resume(cls, path: str | Path, out: str | Path | None = None, **changes: Any) -> Trainer:
         """A Trainer that goes on from a checkpoint, with its own model, pictures and settings.

@@ -92,6 +92,19 @@ def test_resume_needs_nothing_but_the_file(tmp_path):
         Trainer.resume(tmp_path / "half" / "last.pt", steps=12)
 
 
+def test_pick_up_trains_goes_on_or_finds_all_done(bank, tmp_path, capsys):
+    whole = trainer(bank, 20, tmp_path / "whole")
+    whole.pick_up().fit(progress=False)
+    for steps in (10, 20, 20):
+        subject = trainer(bank, steps, tmp_path / "parts")
+        subject.pick_up().fit(progress=False)
+    assert sha(subject) == sha(whole) and "going on from step 20 of 20" in capsys.readouterr().out
+    other = trainer(bank, 20, tmp_path / "parts", learning_rate=1e-2).pick_up()
+    assert other.step_number == 0 and "another training (learning_rate): starting anew" in capsys.readouterr().out
+    with pytest.raises(SRKitError, match="no folder"):
+        trainer(bank).pick_up()
+
+
 def test_checkpoints_last_previous_best_and_what_they_hold(bank, tmp_path):
     subject = trainer(bank, 30, tmp_path, bank, ema=0.9)
     subject.student = Student("Ada", "1815", "ada@example.org")

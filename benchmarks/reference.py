@@ -1,0 +1,52 @@
+"""The README's picture: the bundled cat by nearest, bilinear, bicubic and a trained model, beside the truth.
+
+    uv run python -m benchmarks.reference CHECKPOINT
+
+Writes figures/reference/comparison.jpg, a smaller copy of the 3600 x 3600 page, and its provenance beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+from srkit import cli, figures, metrics, models
+from srkit.banks import open_bank
+from srkit.images import crop_to_multiple, degrade
+from srkit.training import load_model
+from srkit.upscaling import upscale
+
+PICTURE, WIDTH, FOLDER = "chelsea", 1200, Path("figures/reference")
+PART = (96, 72, 96)  # an eye
+
+
+def main(checkpoint: str) -> None:
+    model = load_model(checkpoint)
+    scale = model.scale
+    high = crop_to_multiple(dict(open_bank("bundled", "test"))[PICTURE], scale)
+    methods = {name: models.create(name, scale) for name in ("nearest", "bilinear", "bicubic")}
+    pictures = {name: upscale(method, degrade(high, scale)) for name, method in {**methods, "SRCNN": model}.items()}
+    page = figures.comparison(pictures, high, PART, border=scale)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    whole = FOLDER / "comparison.png"
+    page.savefig(whole, dpi=figures.DPI)
+    with Image.open(whole) as picture:
+        picture.convert("RGB").resize((WIDTH, WIDTH), Image.LANCZOS).save(FOLDER / "comparison.jpg", quality=88)
+    whole.unlink()
+    facts = cli.inspect(checkpoint)
+    measured = {name: metrics.evaluate(method, [(PICTURE, high)], scale).to_dict() for name, method in
+                {**methods, "SRCNN": model}.items()}  # fmt: skip
+    facts = {
+        "command": f"python -m benchmarks.reference {checkpoint}",
+        "picture": PICTURE,
+        "measured": measured,
+        **facts,
+    }
+    (FOLDER / "comparison.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
