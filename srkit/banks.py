@@ -298,7 +298,7 @@ def save_sizes(paths: Sequence[Path], folder: str | Path, size: int, scale: int)
 
 
 class SavedPairs(Dataset):
-    """Textbook way 1: both sizes lie on disk; an item opens two files. Fast to write, doubles the disk."""
+    """Textbook way 1: both sizes lie on disk; an item opens two files and computes nothing."""
 
     def __init__(self, folder: str | Path) -> None:
         self.high = sorted((Path(folder) / "high").glob("*.png"))
@@ -325,7 +325,7 @@ class HighPictures(Dataset):
 
 
 class PairedPictures(Dataset):
-    """Textbook way 3: an item is the pair (low, high), made when asked for. The usual way, and the slowest."""
+    """Textbook way 3: an item is the pair (low, high), made anew whenever asked for. The usual way."""
 
     def __init__(self, paths: Sequence[Path], size: int, scale: int) -> None:
         self.paths, self.size, self.scale = list(paths), size, scale

@@ -307,7 +307,7 @@ def _page(notebook, path: Path) -> str:
 
     notebook = deepcopy(notebook)
     notebook.metadata.pop("widgets", None)  # drawing live widgets takes scripts from the web
-    exporter = HTMLExporter(embed_images=True, require_js_url="")
+    exporter = HTMLExporter(require_js_url="")
     resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
     return exporter.from_notebook_node(notebook, resources)[0]
 
@@ -403,7 +403,7 @@ def show_source(*things: object) -> None:
     from pygments.lexers import PythonLexer
 
     # Colours within the tags hold in JupyterLab, on Colab and in dark themes alike.
-    formatter = HtmlFormatter(noclasses=True, prestyles="color: #222; background: none")
+    formatter = HtmlFormatter(noclasses=True, prestyles="color: #222; background: none; font-family: monospace")
     for thing in things:
         if not (inspect.isroutine(thing) or inspect.isclass(thing)):
             thing = type(thing)

@@ -5,104 +5,35 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import math
-import random
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from srkit import metrics, models
 from srkit.banks import Bank, Batch, open_bank
-from srkit.errors import SRKitError, unknown
+from srkit.errors import SRKitError
 from srkit.losses import WeightedLoss
 from srkit.profiles import Student, choose_device
 from srkit.training import checkpoint
-from srkit.training.history import History
-
-
-def _loss_of(words: list[str]) -> dict[str, float]:
-    return {term: float(weight) for term, weight in zip(words[::2], words[1::2], strict=True)}
-
-
-_LOSS_FLAG = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="TERM WEIGHT …",
-    instance_from_str=_loss_of,
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda loss: [str(word) for pair in loss.items() for word in pair],
+from srkit.training.config import TrainConfig
+from srkit.training.engine import (
+    choose_precision,
+    ctrl_c,
+    keep_freed_memory,
+    make_accelerator,
+    make_optimizer,
+    moving_average,
+    random_state,
+    set_random_state,
 )
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides a training, given its model and its pictures."""
-
-    steps: int = 2000
-    """How many steps to train: at each, one batch changes the weights once."""
-    num_epoch: int | None = None
-    """Instead of steps: how often each picture is shown (one random crop of it each time)."""
-    batch_size: int = 16
-    """Crops in a batch."""
-    crop: int = 96
-    """Side of the square crops of high, in pixels; it must divide by the scale."""
-    loss: Annotated[dict[str, float], _LOSS_FLAG] = field(default_factory=lambda: {"mse": 1.0})
-    """Terms of the loss and their weights: --loss mse 1, or --loss mse 1 l1 0.1."""
-    learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-3
-    """Learning rate, after the warm-up and before the schedule lowers it."""
-    optimizer: str = "Adam"
-    """Any optimiser of torch.optim by its name: Adam, AdamW, SGD, …"""
-    warmup: int = 0
-    """Steps over which the learning rate first rises from 0."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Whether the learning rate stays, or falls to zero along half a cosine."""
-    schedule_steps: int | None = None
-    """Length of the cosine; the length of the training if not given. To train N steps and later as many
-    more, exactly as if in one go, give the whole length here from the start."""
-    clip: float = 0.0
-    """Largest norm of the gradient; longer ones are shortened to it. 0: no limit."""
-    ema: float = 0.999
-    """Decay of the running average of the weights, which is what is measured and used. 0: no average."""
-    augment: bool = True
-    """Flip and rotate crops at random."""
-    seed: int = 0
-    """Decides the starting weights, the order of the pictures and every crop."""
-    device: str = "auto"
-    """cpu, cuda, mps, or auto: the fastest there is."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the device computes it, fp16 on older GPUs, fp32 else."""
-    compile: bool = False
-    """Use torch.compile: pays only in trainings of many minutes."""
-    log_freq: int = 10
-    """Steps between two rows of the history."""
-    val_freq: int = 500
-    """Steps between two validations."""
-    save_freq: int = 500
-    """Steps between two checkpoints."""
-    tensorboard: bool = False
-    """Write the history for TensorBoard too."""
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "crop", "log_freq", "val_freq", "save_freq"):
-            if getattr(self, name) < 1:
-                raise SRKitError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise SRKitError(f"the learning rate is {self.learning_rate}: it must be more than 0, e.g. 0.001")
-        if not 0 <= self.ema < 1:
-            raise SRKitError(f"ema is {self.ema}: a decay lies from 0 (no average) to just under 1, e.g. 0.999")
+from srkit.training.history import History
 
 
 class Trainer:
@@ -141,17 +72,17 @@ class Trainer:
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         if self.device.type == "cpu":
-            _keep_freed_memory()
-        self.accelerator = _accelerator(self.device, self.precision)
+            keep_freed_memory()
+        self.accelerator = make_accelerator(self.device, self.precision)
         # Three-channel pictures stay NCHW: only inside the model does channels_last pay.
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.bank, self.validation, self.student = bank, validation, student or Student()
         self.loss = loss or WeightedLoss(config.loss)
-        make = optimizer or (lambda parameters: _optimizer(config, parameters, self.device))
+        make = optimizer or (lambda parameters: make_optimizer(config, parameters, self.device))
         self.optimizer = self.accelerator.prepare(make(self.model.parameters()))
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
-        self.ema = AveragedModel(self.model, avg_fn=_average(config.ema)) if config.ema else None
+        self.ema = AveragedModel(self.model, avg_fn=moving_average(config.ema)) if config.ema else None
         network = torch.compile(self.model) if config.compile else self.model
         distributed = self.accelerator.num_processes > 1
         self.network = self.accelerator.prepare_model(network) if distributed else network
@@ -244,7 +175,7 @@ class Trainer:
             dynamic_ncols=True,
             mininterval=0.5,
         )
-        with bar, _ctrl_c(self) as stopped:
+        with bar, ctrl_c() as stopped:
             for _ in self:
                 bar.update()
                 if self.history.rows and self.step_number % self.config.log_freq == 0:
@@ -343,7 +274,7 @@ class Trainer:
             "ema": self.ema.module.state_dict() if self.ema else {},
             "optimizer": self.optimizer.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
-            "random": _random_state(),
+            "random": random_state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> Trainer:
@@ -368,7 +299,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step_number, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.history.restore(state["history"])
-        _set_random_state(state["random"])
+        set_random_state(state["random"])
         return self
 
     def pick_up(self) -> Trainer:
@@ -436,105 +367,6 @@ class Trainer:
         for group in trainer.optimizer.param_groups if "learning_rate" in changes else ():
             group["initial_lr"] = config.learning_rate
         return trainer
-
-
-# ---------------------------------------------------------------------------------- what the Trainer is made of
-
-
-def choose_precision(precision: str, device: torch.device) -> str:
-    """ "bf16" where the device computes it in hardware, "fp16" on other CUDA GPUs, else "fp32"; or what was asked for.
-
-    Raises:
-        SRKitError: fp16 on anything but a CUDA GPU.
-    """
-    if precision == "fp16" and device.type != "cuda":
-        raise SRKitError(f"fp16 needs a CUDA GPU, not {device.type}: use auto, bf16 or fp32")
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
-    return "fp32"
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep large blocks for the next step instead of returning them to the system.
-
-    Every activation larger than 32 MiB would otherwise be handed back and be mapped anew, page by page, at
-    each step: a seventh of the time of a batch of 240 x 240 crops. Linux with glibc only; elsewhere nothing.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_max = -1, -4  # the names' numbers in malloc.h
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, -1)
-
-
-def _accelerator(device: torch.device, precision: str) -> Any:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, PartialState
-
-    # accelerate keeps one state for the process; a second Trainer may want another device or precision.
-    AcceleratorState._reset_state()
-    if PartialState._shared_state and PartialState().num_processes == 1:
-        PartialState._reset_state()
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device.type == "cpu")
-
-
-def _optimizer(config: TrainConfig, parameters: Iterable[nn.Parameter], device: torch.device) -> torch.optim.Optimizer:
-    known = [name for name in dir(torch.optim) if name[0].isupper() and name != "Optimizer"]
-    if config.optimizer not in known:
-        raise unknown("optimiser", config.optimizer, known)
-    fused = {"fused": True} if config.optimizer in ("Adam", "AdamW", "SGD") and device.type in ("cpu", "cuda") else {}
-    return getattr(torch.optim, config.optimizer)(parameters, lr=config.learning_rate, **fused)
-
-
-def _average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Exponential moving average whose memory grows with the steps: early weights, still bad, are soon forgotten."""
-
-    def average(averaged: Tensor, current: Tensor, steps: Tensor) -> Tensor:
-        done = float(steps)  # a counter on the CPU: reading it waits for nothing
-        return averaged.lerp(current, 1 - min(decay, (1 + done) / (10 + done)))
-
-    return average
-
-
-def _random_state() -> dict[str, Any]:
-    kind, keys, *rest = np.random.get_state()
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [kind, keys.tolist(), *rest],
-        "python": random.getstate(),
-    }
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    np.random.set_state(tuple(state["numpy"]))
-    random.setstate(state["python"])
-
-
-@contextmanager
-def _ctrl_c(trainer: Trainer) -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that a step is never cut in two; a second Ctrl-C stops at once."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield stopped
-        return
-
-    def on_signal(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        stopped.set()
-
-    before = signal.signal(signal.SIGINT, on_signal)
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _brief(row: dict[str, float]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from srkit.errors import SRKitError
 from srkit.images import write
 from srkit.profiles import Student
 from srkit.training import TrainConfig, Trainer, checkpoint, load_model
-from srkit.training.trainer import _average, choose_precision
+from srkit.training.engine import choose_precision, moving_average
 
 SMALL = {"batch_size": 2, "crop": 24, "log_freq": 5, "val_freq": 10, "save_freq": 10, "device": "cpu"}
 
@@ -147,7 +147,7 @@ def test_schedules(bank):
 
 
 def test_average_moves_towards_the_current_weights():
-    average = _average(0.9)
+    average = moving_average(0.9)
     old, new = torch.tensor(1.0), torch.tensor(0.0)
     assert average(old, new, torch.tensor(10_000)).item() == pytest.approx(0.9)  # keeps most of the old
     assert average(old, new, torch.tensor(0)).item() == pytest.approx(0.1)  # and forgets the start quickly
