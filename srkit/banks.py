@@ -128,6 +128,7 @@ class Bank:
         scale: int,
         seed: int = 0,
         augment: bool = True,
+        centre: bool = False,
         part: slice = slice(None),
     ) -> Batch:
         """The training batch of one step: random crops, flipped and rotated, and their low.
@@ -142,6 +143,7 @@ class Bank:
             scale: 2, 3 or 4.
             seed: another seed, another order.
             augment: flip and rotate each crop at random, one of the eight ways.
+            centre: cut the middle of each picture instead of a random place.
             part: which of the batch's crops to make; several processes share a batch so.
 
         Raises:
@@ -152,10 +154,11 @@ class Bank:
         self._check_room(crop)
         chosen = self._order(step, size, seed)[part]
         dice = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        where = torch.rand(size, 2, generator=dice)[part].tolist()
+        where = torch.rand(size, 2, generator=dice)[part]
+        where = torch.full_like(where, 0.5) if centre else where
         ways = torch.randint(8, (size,), generator=dice)[part]
         crops = []
-        for index, (down, right) in zip(chosen, where, strict=True):
+        for index, (down, right) in zip(chosen, where.tolist(), strict=True):
             picture = self.pictures[index]
             top = int(down * (picture.shape[1] - crop + 1))
             left = int(right * (picture.shape[2] - crop + 1))

@@ -53,6 +53,13 @@ def test_crops_come_from_everywhere_and_stay_inside():
     assert corners == {row * 8 + column for row in range(3) for column in range(5)}
 
 
+def test_centre_crops_take_the_middle():
+    picture = torch.zeros(3, 10, 14, dtype=torch.uint8)
+    picture[:, 2:8, 4:10] = 9
+    high = Bank([picture]).batch(0, 3, 6, 2, augment=False, centre=True).high
+    assert high.mul(255).round().unique().tolist() == [9]
+
+
 def test_augmentation_uses_all_eight_ways_and_only_these():
     picture = torch.rand(3, 6, 6, generator=torch.Generator().manual_seed(0)).mul(255).byte()
     square = images.from_uint8(picture)

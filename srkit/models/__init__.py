@@ -33,12 +33,12 @@ PRESETS: dict[str, Preset] = {
     "srcnn": Preset(
         "SRCNN 9-5-5 with 64-32-3 filters on a bilinear enlargement: the course's own (lessons 02, 03)",
         "SRCNN",
-        {"kernels": (9, 5, 5), "channels": (64, 32), "upsample": "bilinear"},
+        {"kernels": (9, 5, 5), "channels": (64, 32), "upsample": "bilinear", "carry": True},
     ),
     "srcnn915": Preset(
         "SRCNN 9-1-5 with 64-32-3 filters on a bicubic enlargement: the paper's first (lesson 03)",
         "SRCNN",
-        {"kernels": (9, 1, 5), "channels": (64, 32), "upsample": "bicubic"},
+        {"kernels": (9, 1, 5), "channels": (64, 32), "upsample": "bicubic", "carry": True},
     ),
 }
 

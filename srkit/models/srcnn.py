@@ -98,13 +98,13 @@ def _convolve(layer: nn.Conv2d, x: Tensor, outputs: slice = ALL, inputs: slice =
 def initialise(model: SRCNN, init: str) -> None:
     """Set the starting weights in place.
 
-    - "default": PyTorch's own (Kaiming uniform). The first output is noise around grey.
+    - "default": PyTorch's own (Kaiming uniform). The first output is a random mixture around 0.
     - "paper": Gaussian with standard deviation 0.001, biases 0 (Section 4). The first output is
       almost black, and with a loss averaged over pixels it stays so for long.
     - "identity": training starts at the enlarged picture, that is at the PSNR of bicubic. The first
       three filters of each layer hand the picture on unchanged (a single 1 in the middle; ReLU lets
-      it pass, since a picture is not negative). The other filters look for edges: each sums to zero, so
-      that half of all patches, whatever their brightness, pass its ReLU; and nothing reads them yet,
+      it pass, since a picture is not negative). The first layer's other filters look for edges: each sums to
+      zero, so that half of all patches, whatever their brightness, pass its ReLU; and nothing reads them yet,
       since the last layer's weights on them are zero.
 
     Raises:

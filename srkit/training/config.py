@@ -42,7 +42,7 @@ class TrainConfig:
     """Learning rate, after the warm-up and before the schedule lowers it."""
     optimizer: str = "Adam"
     """Any optimiser of torch.optim by its name: Adam, AdamW, SGD, …"""
-    warmup: int = 0
+    warmup: int = 100
     """Steps over which the learning rate first rises from 0."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Whether the learning rate stays, or falls to zero along half a cosine."""
