@@ -126,6 +126,7 @@ class Bank:
         size: int,
         crop: int,
         scale: int,
+        *,
         seed: int = 0,
         augment: bool = True,
         centre: bool = False,
@@ -163,9 +164,10 @@ class Bank:
             top = int(down * (picture.shape[1] - crop + 1))
             left = int(right * (picture.shape[2] - crop + 1))
             crops.append(picture[:, top : top + crop, left : left + crop])
-        high = from_uint8(torch.stack(crops).to(self.device, non_blocking=True))
+        high = torch.stack(crops).to(self.device, non_blocking=True)
         if augment:
             high = _dihedral(high, ways.to(self.device, non_blocking=True))
+        high = from_uint8(high)
         return Batch(degrade(high, scale), high)
 
     def pairs(self, scale: int, size: int = 1) -> Iterator[Batch]:

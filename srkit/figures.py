@@ -59,17 +59,19 @@ def grid(
     titles: Sequence[str] = ("input", "output", "ground truth"),
     zoom: Sequence[Box] | None = None,
     footer: str = "",
+    border: int = 0,
 ) -> Figure:
     """A page of pictures: one row each, input | output | ground truth.
 
-    Under each picture but the last of its row stand PSNR and SSIM against that last one (luma, nothing
-    cut). Pictures larger than their place show their middle.
+    Under each picture but the last of its row stand PSNR and SSIM against that last one. Pictures larger
+    than their place show their middle.
 
     Args:
         rows: for each row the pictures, (3, H, W) in [0, 1], all of one size; the last is the truth.
         titles: one per column.
         zoom: for each row a square (left, top, side) that a corner inset shows magnified.
         footer: a line at the foot of the page.
+        border: pixels cut on each side before PSNR and SSIM.
 
     Raises:
         SRKitError: no rows, or a row whose pictures differ in number or size.
@@ -87,7 +89,7 @@ def grid(
             if zoom is not None:
                 _inset(ax, picture, zoom[i], shown)
             if column < len(row) - 1:
-                _caption(fig, place, i, column, score(picture, row[-1]))
+                _caption(fig, place, i, column, score(picture, row[-1], border))
     _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
     return fig
 
@@ -133,7 +135,8 @@ def busiest(high: Tensor, side: int) -> Box:
         side: in pixels; no larger than the picture.
     """
     edges = (luma(high)[..., 1:, 1:] - luma(high)[..., :-1, :-1]).abs()
-    sums = F.avg_pool2d(edges, side - 1, stride=1)[0]
+    columns = F.avg_pool2d(edges, (side - 1, 1), stride=1)  # first down, then across: side² would take seconds
+    sums = F.avg_pool2d(columns, (1, side - 1), stride=1)[0]
     top, left = divmod(int(sums.argmax()), sums.shape[1])
     return left, top, side
 

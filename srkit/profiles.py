@@ -41,8 +41,8 @@ class Profile:
 PROFILES = {
     "quick": Profile(
         "quick", "bundled photographs, no network, about a minute a lesson on a laptop",
-        data="bundled", train=None, val=None, test=None, size=240, steps=120, batch_size=4,
-        classic="bundled", classic_test="bundled", classic_steps=300,
+        data="bundled", train=None, val=None, test=None, size=240, steps=80, batch_size=2,
+        classic="bundled", classic_test="bundled", classic_steps=100,
     ),
     "class": Profile(
         "class", "Pascal VOC 2011 (1000/200 pictures) and T91, minutes on a Colab T4",

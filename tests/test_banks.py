@@ -24,7 +24,7 @@ def test_batch_shapes_ranges_and_that_low_belongs_to_high(bank):
 
 def test_batch_is_a_function_of_seed_and_step(bank):
     def high(step, seed):
-        return bank.batch(step, 4, 24, 2, seed).high
+        return bank.batch(step, 4, 24, 2, seed=seed).high
 
     assert torch.equal(high(5, 1), high(5, 1))
     assert not torch.equal(high(5, 1), high(6, 1)) and not torch.equal(high(5, 1), high(5, 2))
@@ -40,7 +40,9 @@ def test_an_epoch_shows_every_picture_once():
     bank = Bank([flat(value) for value in range(10)])
     for seed in (0, 1):
         shown = [
-            value for step in range(5) for value in bank.batch(step, 4, 12, 2, seed).high[:, 0, 0, 0].mul(255).tolist()
+            value
+            for step in range(5)
+            for value in bank.batch(step, 4, 12, 2, seed=seed).high[:, 0, 0, 0].mul(255).tolist()
         ]
         shown = [round(value) for value in shown]
         assert sorted(shown[:10]) == sorted(shown[10:]) == list(range(10)) and shown[:10] != shown[10:]

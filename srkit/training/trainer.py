@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -111,12 +112,15 @@ class Trainer:
         return {"loss": loss.detach(), **values}
 
     def learning_rate(self, step: int) -> float:
-        """The learning rate of a step as a part of the full one: rising from 0, then 1 or half a cosine down to 0."""
+        """The learning rate of a step as a part of the full one: it rises from 0, then follows the schedule."""
         rising = min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else 1.0
-        if self.config.schedule == "constant":
-            return rising
         length = self.config.schedule_steps or self.steps
-        return rising * 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
+        falling = {
+            "constant": 1.0,
+            "cosine": 0.5 * (1 + math.cos(math.pi * min(step / length, 1))),
+            "sqrt": 1 / math.sqrt(1 + step / 1000),
+        }
+        return rising * falling[self.config.schedule]
 
     def __iter__(self) -> Iterator[int]:
         return self
@@ -147,9 +151,14 @@ class Trainer:
     def _batch(self) -> Batch:
         config, rank, count = self.config, self.accelerator.process_index, self.accelerator.num_processes
         batch = self.bank.batch(
-            self.step_number, config.batch_size, config.crop, self.model.scale, config.seed, config.augment,
-            slice(rank, None, count),
-        )  # fmt: skip
+            self.step_number,
+            config.batch_size,
+            config.crop,
+            self.model.scale,
+            seed=config.seed,
+            augment=config.augment,
+            part=slice(rank, None, count),
+        )
         return Batch(*(part.to(self.device, non_blocking=True) for part in batch))
 
     # ------------------------------------------------------------------------------ the whole training
@@ -171,7 +180,7 @@ class Trainer:
             total=self.steps,
             initial=self.step_number,
             unit="step",
-            disable=not progress,
+            disable=not progress or bool(os.environ.get("SRKIT_HEADLESS")),
             dynamic_ncols=True,
             mininterval=0.5,
         )
@@ -320,7 +329,7 @@ class Trainer:
         state = checkpoint.load(path)
         mine, theirs = ({**s, **s["config"]} for s in (self.state(), state))
         free = {"num_epoch", "device", "compile", "log_freq", "val_freq", "save_freq", "tensorboard"}
-        if self.config.schedule == "constant" or self.config.schedule_steps:
+        if self.config.schedule != "cosine" or self.config.schedule_steps:
             free.add("steps")
         matter = ["recipe", "fingerprint", *(name for name in state["config"] if name not in free)]
         differ = [name for name in matter if mine.get(name) != theirs.get(name)]

@@ -22,7 +22,7 @@ from srkit.profiles import Student
 from srkit.training import TrainConfig, Trainer, checkpoint, load_model
 from srkit.training.engine import choose_precision, moving_average
 
-SMALL = {"batch_size": 2, "crop": 24, "log_freq": 5, "val_freq": 10, "save_freq": 10, "device": "cpu"}
+SMALL = {"batch_size": 2, "crop": 24, "warmup": 3, "log_freq": 5, "val_freq": 10, "save_freq": 10, "device": "cpu"}
 
 
 def trainer(bank, steps=20, out=None, validation=None, seed=0, **settings) -> Trainer:
@@ -38,14 +38,14 @@ def sha(trainer: Trainer) -> str:
 def test_training_beats_the_bicubic_it_starts_from():
     textured = [(photograph(48, 48, seed) > 0.5).byte() * 255 for seed in range(5)]
     bank = Bank(textured)
-    subject = trainer(bank, steps=60, learning_rate=3e-3, validation=bank, val_freq=60, log_freq=1)
+    subject = trainer(bank, steps=150, learning_rate=5e-3, validation=bank, val_freq=150, log_freq=1)
     before = models.create("bicubic", 2)
     start = sum((before(low) - high).square().mean() for low, high in bank.pairs(2)) / len(bank)
     history = subject.fit(progress=False)
     _, (validated,) = history.series("val/mse")
     assert validated < 0.9 * start
     steps, values = history.series("mse")
-    assert steps == list(range(1, 61)) and sum(values[-10:]) < sum(values[:10])
+    assert steps == list(range(1, 151)) and sum(values[-10:]) < sum(values[:10])
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,33 @@ def test_iterator_yields_step_numbers_and_a_subclass_replaces_only_the_step(bank
     assert list(subject) == [1, 2, 3, 4, 5, 6] and subject.history.series("loss")[0] == [2, 4, 6]
 
 
+def test_the_trainer_gets_the_random_crops_of_its_bank(bank):
+    seen = []
+
+    class Looking(Trainer):
+        def step(self, batch):
+            seen.append(batch)
+            return {"loss": batch.high.mean()}
+
+    list(Looking(models.create("srcnn", 2), bank, TrainConfig(steps=4, seed=3, **SMALL)))
+    for step, (low, high) in enumerate(seen):
+        expected = bank.batch(step, 2, 24, 2, seed=3)
+        assert torch.equal(high, expected.high) and torch.equal(low, expected.low)
+
+
 def test_epochs(bank):
     assert trainer(bank, num_epoch=3, batch_size=2).steps == 8  # 15 pictures, two at a time
 
 
 def test_schedules(bank):
-    constant, cosine = trainer(bank, 100), trainer(bank, 100, schedule="cosine")
-    assert constant.learning_rate(99) == 1
-    assert [cosine.learning_rate(step) for step in (0, 50, 100)] == pytest.approx([1, 0.5, 0])
-    assert [trainer(bank, 100, warmup=10).learning_rate(step) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1, 1]
+    def rates(steps, **settings):
+        return [trainer(bank, 100, **{"warmup": 0, **settings}).learning_rate(step) for step in steps]
+
+    assert rates((0, 99)) == [1, 1]
+    assert rates((0, 50, 100), schedule="cosine") == pytest.approx([1, 0.5, 0])
+    assert rates((0, 50), schedule="cosine", schedule_steps=50) == pytest.approx([1, 0])
+    assert rates((0, 3000), schedule="sqrt") == pytest.approx([1, 0.5])
+    assert rates((0, 4, 9, 50), warmup=10) == pytest.approx([0.1, 0.5, 1, 1])
 
 
 def test_average_moves_towards_the_current_weights():
