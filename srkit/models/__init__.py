@@ -34,11 +34,13 @@ PRESETS: dict[str, Preset] = {
         "SRCNN 9-5-5 with 64-32-3 filters on a bilinear enlargement: the course's own (lessons 02, 03)",
         "SRCNN",
         {"kernels": (9, 5, 5), "channels": (64, 32), "upsample": "bilinear", "carry": True},
+        {"steps": 4000, "batch_size": 16, "crop": 72, "learning_rate": 1e-3, "warmup": 200},
     ),
     "srcnn915": Preset(
         "SRCNN 9-1-5 with 64-32-3 filters on a bicubic enlargement: the paper's first (lesson 03)",
         "SRCNN",
         {"kernels": (9, 1, 5), "channels": (64, 32), "upsample": "bicubic", "carry": True},
+        {"steps": 12_000, "batch_size": 16, "crop": 72, "learning_rate": 1.5e-3, "warmup": 200},
     ),
 }
 

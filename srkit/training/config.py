@@ -44,9 +44,8 @@ class TrainConfig:
     """Any optimiser of torch.optim by its name: Adam, AdamW, SGD, …"""
     warmup: int = 100
     """Steps over which the learning rate first rises from 0."""
-    schedule: Literal["constant", "cosine", "sqrt"] = "constant"
-    """How the learning rate goes on: constant; falling to 0 along half a cosine; or falling for ever slower, as
-    1 / sqrt(1 + step / 1000), which needs no end to be known."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Whether the learning rate stays, or falls to zero along half a cosine."""
     schedule_steps: int | None = None
     """Length of the cosine; the length of the training if not given. To train N steps and later as many
     more, exactly as if in one go, give the whole length here from the start."""

@@ -114,13 +114,10 @@ class Trainer:
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step as a part of the full one: it rises from 0, then follows the schedule."""
         rising = min(1.0, (step + 1) / self.config.warmup) if self.config.warmup else 1.0
+        if self.config.schedule == "constant":
+            return rising
         length = self.config.schedule_steps or self.steps
-        falling = {
-            "constant": 1.0,
-            "cosine": 0.5 * (1 + math.cos(math.pi * min(step / length, 1))),
-            "sqrt": 1 / math.sqrt(1 + step / 1000),
-        }
-        return rising * falling[self.config.schedule]
+        return rising * 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
 
     def __iter__(self) -> Iterator[int]:
         return self
@@ -329,7 +326,7 @@ class Trainer:
         state = checkpoint.load(path)
         mine, theirs = ({**s, **s["config"]} for s in (self.state(), state))
         free = {"num_epoch", "device", "compile", "log_freq", "val_freq", "save_freq", "tensorboard"}
-        if self.config.schedule != "cosine" or self.config.schedule_steps:
+        if self.config.schedule == "constant" or self.config.schedule_steps:
             free.add("steps")
         matter = ["recipe", "fingerprint", *(name for name in state["config"] if name not in free)]
         differ = [name for name in matter if mine.get(name) != theirs.get(name)]

@@ -1,10 +1,12 @@
 """Every lesson keeps the rules, and runs in quick from its first cell to its last without a network."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rules import check
 
 from srkit import notebooks
 
@@ -26,7 +28,17 @@ def results(tmp_path_factory):
 @each_lesson
 def test_lesson_is_named_and_kept_by_the_rules(path):
     assert notebooks.LESSON.fullmatch(path.stem)
-    assert notebooks.check(path) == []
+    assert check(path) == []
+
+
+@each_lesson
+def test_set_up_is_the_same_everywhere_and_links_lead_somewhere(path):
+    def set_up(lesson):
+        return next(cell["source"] for cell in json.loads(lesson.read_text("utf-8"))["cells"] if cell["id"] == "set-up")
+
+    assert set_up(path) == set_up(LESSONS[0])
+    for link in re.findall(r"\]\((\w+\.ipynb)\)", path.read_text("utf-8")):
+        assert path.with_name(link).is_file(), f"{path.name} links to {link}, which is not there"
 
 
 @pytest.mark.slow

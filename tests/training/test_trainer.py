@@ -27,7 +27,7 @@ SMALL = {"batch_size": 2, "crop": 24, "warmup": 3, "log_freq": 5, "val_freq": 10
 
 def trainer(bank, steps=20, out=None, validation=None, seed=0, **settings) -> Trainer:
     torch.manual_seed(seed)
-    model = models.create("srcnn915", 2, channels=(8, 4))
+    model = models.create("srcnn915", 2, channels=(16, 8))
     return Trainer(model, bank, TrainConfig(steps=steps, seed=seed, **{**SMALL, **settings}), None, validation, out)
 
 
@@ -38,14 +38,14 @@ def sha(trainer: Trainer) -> str:
 def test_training_beats_the_bicubic_it_starts_from():
     textured = [(photograph(48, 48, seed) > 0.5).byte() * 255 for seed in range(5)]
     bank = Bank(textured)
-    subject = trainer(bank, steps=150, learning_rate=5e-3, validation=bank, val_freq=150, log_freq=1)
+    subject = trainer(bank, steps=100, learning_rate=3e-3, validation=bank, val_freq=100, log_freq=1)
     before = models.create("bicubic", 2)
     start = sum((before(low) - high).square().mean() for low, high in bank.pairs(2)) / len(bank)
     history = subject.fit(progress=False)
     _, (validated,) = history.series("val/mse")
     assert validated < 0.9 * start
     steps, values = history.series("mse")
-    assert steps == list(range(1, 151)) and sum(values[-10:]) < sum(values[:10])
+    assert steps == list(range(1, 101)) and sum(values[-10:]) < sum(values[:10])
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,6 @@ def test_schedules(bank):
     assert rates((0, 99)) == [1, 1]
     assert rates((0, 50, 100), schedule="cosine") == pytest.approx([1, 0.5, 0])
     assert rates((0, 50), schedule="cosine", schedule_steps=50) == pytest.approx([1, 0])
-    assert rates((0, 3000), schedule="sqrt") == pytest.approx([1, 0.5])
     assert rates((0, 4, 9, 50), warmup=10) == pytest.approx([0.1, 0.5, 1, 1])
 
 
