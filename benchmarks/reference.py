@@ -1,4 +1,4 @@
-"""The README's picture: the bundled cat by nearest, bilinear, bicubic and a trained model, beside the truth.
+"""The README's picture: the bundled astronaut by nearest, bilinear, bicubic and a trained model, beside the truth.
 
     uv run python -m benchmarks.reference CHECKPOINT
 
@@ -19,8 +19,8 @@ from srkit.images import crop_to_multiple, degrade
 from srkit.training import load_model
 from srkit.upscaling import upscale
 
-PICTURE, WIDTH, FOLDER = "chelsea", 1200, Path("figures/reference")
-PART = (96, 72, 96)  # an eye
+PICTURE, WIDTH, FOLDER = "astronaut", 1200, Path("figures/reference")
+PART = (178, 84, 96)  # the face: left, top, width
 
 
 def main(checkpoint: str) -> None:

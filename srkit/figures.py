@@ -193,7 +193,7 @@ def _tells(name: str, found: Sequence[str], histories: dict[str, History]) -> bo
 
 
 def score(picture: Tensor, high: Tensor, border: int = 0) -> str:
-    """ "27.31 dB / 0.8712": PSNR and SSIM on luma."""
+    """PSNR and SSIM on luma as a caption says them: "27.31 dB / 0.8712"."""
     return f"{metrics.psnr(picture, high, border):.2f} dB / {metrics.ssim(picture, high, border):.4f}"
 
 
@@ -204,8 +204,8 @@ def save(
     fig: Figure,
     name: str,
     here: Setup,
-    trainer: Trainer | None = None,
-    table: metrics.Table | None = None,
+    trainer: Trainer | dict[str, Trainer] | None = None,
+    table: metrics.Table | dict[str, metrics.Table] | None = None,
     show: bool = True,
 ) -> Path:
     """Write figures/NAME.png at 300 dpi with its provenance, and show it at a readable width.
@@ -217,8 +217,8 @@ def save(
         fig: from `grid`, `comparison` or `curves`; a page becomes exactly 3600 x 3600 pixels.
         name: the file's name without ".png"; the lesson's number is put before it.
         here: from `setup()`.
-        trainer: whose model made the picture.
-        table: what `metrics.evaluate` measured.
+        trainer: whose model made the picture; several by name where it compares several.
+        table: what `metrics.evaluate` measured; by the same names.
         show: display the picture in the notebook.
     """
     path = here.figures / f"{here.lesson}_{name}.png"
@@ -235,7 +235,11 @@ def save(
     return path
 
 
-def provenance(here: Setup, trainer: Trainer | None = None, table: metrics.Table | None = None) -> dict[str, Any]:
+def provenance(
+    here: Setup,
+    trainer: Trainer | dict[str, Trainer] | None = None,
+    table: metrics.Table | dict[str, metrics.Table] | None = None,
+) -> dict[str, Any]:
     """The facts behind a figure, as plain words and numbers."""
     facts: dict[str, Any] = {
         "lesson": here.lesson,
@@ -243,6 +247,14 @@ def provenance(here: Setup, trainer: Trainer | None = None, table: metrics.Table
         "student": asdict(here.student),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "srkit": version("srkit")},
     }
+    if isinstance(trainer, dict):
+        return {**facts, "models": {name: _about(one, (table or {}).get(name)) for name, one in trainer.items()}}
+    return {**facts, **_about(trainer, table)}
+
+
+def _about(trainer: Trainer | None, table: metrics.Table | None) -> dict[str, Any]:
+    """One model: what it is, its weights, what it was trained on and for, and what was measured."""
+    facts: dict[str, Any] = {}
     if trainer:
         facts["model"] = {**getattr(trainer.model, "recipe", {}), "step": trainer.step_number}
         facts["weights_sha256"] = weights_sha256(trainer.result.state_dict())
@@ -303,7 +315,9 @@ def _picture(
 def _inset(ax: Axes, picture: Tensor, box: Box, shown: tuple[int, int]) -> None:
     """A magnified square in the lower right corner, and a frame around where it comes from."""
     left, top, side = box
-    inset = ax.inset_axes((0.58, 0.02, 0.4, 0.4 * ax.bbox.width / ax.bbox.height))
+    wide, tall = ax.bbox.width, ax.bbox.height
+    pixels = side * max(1, int(0.4 * wide / side))  # about two fifths of the picture, in whole squares
+    inset = ax.inset_axes((1 - (pixels + 24) / wide, 24 / tall, pixels / wide, pixels / tall))
     crop = picture[:, top : top + side, left : left + side]
     inset.imshow(to_uint8(crop).permute(1, 2, 0).cpu().numpy(), interpolation="nearest", aspect="auto")
     inset.set(xticks=[], yticks=[])

@@ -47,6 +47,15 @@ def test_grid_is_3600_pixels_with_text_and_sidecar(here, bank, tmp_path, monkeyp
     assert facts["metrics"]["psnr"] == table.psnr and facts["versions"]["torch"] == torch.__version__
 
 
+def test_provenance_of_several_models(here, bank):
+    config = TrainConfig(steps=1, batch_size=1, crop=24, device="cpu")
+    trainers = {name: Trainer(models.create(name, 2), bank, config) for name in ("srcnn", "srcnn915")}
+    table = metrics.evaluate(models.create("bicubic", 2), bank, 2)
+    facts = figures.provenance(here, trainers, {"srcnn": table})
+    assert facts["models"]["srcnn915"]["model"]["kernels"] == (9, 1, 5)
+    assert facts["models"]["srcnn"]["metrics"]["psnr"] == table.psnr and "metrics" not in facts["models"]["srcnn915"]
+
+
 def test_every_pixel_is_a_square_of_whole_pixels(here):
     dots = torch.zeros(3, 24, 24)
     dots[:, ::2, ::2] = 1

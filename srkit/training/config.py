@@ -12,6 +12,8 @@ from srkit.errors import SRKitError
 
 
 def _loss_of(words: list[str]) -> dict[str, float]:
+    if not words or len(words) % 2:
+        raise ValueError("each term needs a weight, as in --loss mse 1 l1 0.1")
     return {term: float(weight) for term, weight in zip(words[::2], words[1::2], strict=True)}
 
 
@@ -73,7 +75,7 @@ class TrainConfig:
     """Write the history for TensorBoard too."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "crop", "log_freq", "val_freq", "save_freq"):
+        for name in ("steps", "batch_size", "crop", "log_freq", "val_freq", "save_freq"):
             if getattr(self, name) < 1:
                 raise SRKitError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):

@@ -190,11 +190,8 @@ class Trainer:
                     self.interrupted = True
                     break
         if self.interrupted:
-            self._log()
-            where = (
-                f": srkit resume {self.save()} goes on" if self.out else ", unsaved: the Trainer has no folder (out=…)"
-            )
-            tqdm.write(f"stopped after step {self.step_number}{where}")
+            advice = f"srkit resume {self.save()} goes on" if self.out else "not saved, for this Trainer has no folder"
+            tqdm.write(f"stopped after step {self.step_number}: {advice}")
         return self.history
 
     @property
