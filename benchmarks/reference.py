@@ -37,6 +37,7 @@ def main(checkpoint: str) -> None:
         picture.convert("RGB").resize((WIDTH, WIDTH), Image.LANCZOS).save(FOLDER / "comparison.jpg", quality=88)
     whole.unlink()
     facts = cli.inspect(checkpoint)
+    facts["data"]["source"] = Path(facts["data"]["source"]).name  # where it lay on this machine tells nobody anything
     measured = {name: metrics.evaluate(method, [(PICTURE, high)], scale).to_dict() for name, method in
                 {**methods, "SRCNN": model}.items()}  # fmt: skip
     facts = {
