@@ -17,13 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
 from srkit import images
 from srkit.errors import SRKitError
-
-if TYPE_CHECKING:
-    from srkit.sources import Source
 
 DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))  # Windows has no quota error
 MARKER = ".complete"  # written last, inside the folder: how many pictures it must hold
@@ -53,17 +49,45 @@ class Way:
     unpack: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class Source:
+    """A data set: what it is, how large, under which licence, and how to get and split it.
+
+    `split` holds how many pictures are for train, val and test; where `parts` is given, its patterns say
+    which these are (hand-chosen or the publisher's own split), else they are drawn by seed.
+    `scenes` lists pictures (names without suffix) that show one scene and stay on one side.
+    """
+
+    name: str
+    title: str
+    count: int
+    megabytes: int
+    licence: str
+    page: str
+    split: Sequence[int]
+    ways: Sequence[Way] = ()
+    parts: Sequence[Sequence[str]] = ()
+    scenes: Sequence[Sequence[str]] = ()
+
+
 class _Failed(Exception):
     """This way of getting a data set did not work: [(address, reason), …]; the next one is tried."""
 
 
 def is_whole(folder: Path) -> bool:
+    """Whether a set's folder holds as many pictures as its marker says."""
     marker = folder / MARKER
     return marker.is_file() and marker.read_text() == str(len(in_folder(folder)))
 
 
 def fetch(source: Source, folder: Path, mirror: str | Path | None) -> None:
-    """Make `folder` hold the whole data set, trying its ways in turn."""
+    """Make `folder` hold the whole data set, trying its ways in turn.
+
+    Raises:
+        SRKitError: none of the ways worked (the message says what was tried and what to do), or the folder
+            holds something that srkit did not put there.
+        OSError: it cannot be written.
+    """
     if folder.exists() and not (folder / MARKER).is_file():
         raise SRKitError(f"{folder}: not put there by srkit: move it away, or use it as a folder of your own")
     partial = folder.with_name(f".{source.name}.partial")

@@ -17,32 +17,11 @@ from random import Random
 from typing import NamedTuple
 
 from srkit import images
-from srkit.downloads import DISK_FULL, File, Way, fetch, in_folder, is_whole, listed, matches
+from srkit.downloads import DISK_FULL, File, Source, Way, fetch, in_folder, is_whole, listed, matches
 from srkit.errors import SRKitError, unknown
 from srkit.profiles import root
 
 # ---------------------------------------------------------------------------------- the registry
-
-
-@dataclass(frozen=True)
-class Source:
-    """A data set: what it is, how large, under which licence, and how to get and split it.
-
-    `split` holds how many pictures are for train, val and test; where `parts` is given, its patterns say
-    which these are (hand-chosen or the publisher's own split), else they are drawn by seed.
-    `scenes` lists pictures (names without suffix) that show one scene and stay on one side.
-    """
-
-    name: str
-    title: str
-    count: int
-    megabytes: int
-    licence: str
-    page: str
-    split: Sequence[int]
-    ways: Sequence[Way] = ()
-    parts: Sequence[Sequence[str]] = ()
-    scenes: Sequence[Sequence[str]] = ()
 
 
 def _registry() -> dict[str, Source]:
