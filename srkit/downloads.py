@@ -259,6 +259,7 @@ def _natural(text: str) -> tuple:
 
 
 def matches(path: Path | PurePosixPath, patterns: Iterable[str]) -> bool:
+    """Whether a path fits one of the patterns, e.g. "*Train/*.bmp"."""
     return any(fnmatch(path.as_posix(), pattern) for pattern in patterns)
 
 
