@@ -191,7 +191,8 @@ class Upscale:
         for path in self.pictures:
             target = self.out if as_file else (self.out or path.parent) / f"{path.stem}_x{model.scale}.png"
             output = upscale(model, images.read(path, alpha="keep"))
-            images.write(output, target)
+            grey = len(output) == 3 and bool((output == output[:1]).all())
+            images.write(output[:1] if grey else output, target)
             print(f"{target}: {output.shape[-1]} x {output.shape[-2]}")
 
 

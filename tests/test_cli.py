@@ -111,6 +111,7 @@ def test_upscale_odd_rgba_and_grey(trained, call, tmp_path):
     assert read(tmp_path / "out" / "odd_x3.png").shape == (3, 21, 15)
     output = read(tmp_path / "out" / "grey_x3.png")
     assert torch.equal(output[0], output[1]) and torch.equal(output[1], output[2])
+    assert Image.open(tmp_path / "out" / "grey_x3.png").mode == "L"
     assert Image.open(tmp_path / "out" / "rgba_x3.png").mode == "RGBA"
     alpha = read(tmp_path / "out" / "rgba_x3.png", alpha="keep")[3]
     assert alpha[:, 0].max() < 0.1 and alpha[:, -1].min() > 0.9
