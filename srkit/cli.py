@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -101,6 +102,8 @@ class Train:
         config = dataclasses.replace(self.config, device="cuda") if self.cuda else self.config
         device = choose_device(config.device)
         torch.manual_seed(config.seed)  # decides the starting weights
+        if self.model not in (*models.PRESETS, *KERNELS):
+            raise unknown("model", self.model, models.PRESETS)
         model = models.create(self.model, self.scale)
         if not list(model.parameters()):
             raise SRKitError(f"{self.model} has nothing to train: choose one of {', '.join(models.PRESETS)}")
@@ -118,7 +121,7 @@ class Train:
         trainer = Trainer(model, bank, config, validation=validation, out=out, student=self.student)
         where = f"on {trainer.device.type} in {trainer.precision}"
         print(f"{self.model} x{self.scale}: {models.count_parameters(model):,} parameters, {where}")
-        print(f"training on {bank}" + (f", validating on {len(validation)} pictures" if validation else ""))
+        print(f"training on {bank}" + (f", validating on {len(validation)}" if validation else ""))
         return _fit(trainer)
 
 
@@ -149,7 +152,10 @@ class Resume:
         changes = {name: value for name, value in changes.items() if value is not None}
         if self.steps is not None:
             changes["num_epoch"] = self.num_epoch
-        return _fit(Trainer.resume(self.checkpoint, self.out, **changes))
+        trainer = Trainer.resume(self.checkpoint, self.out, **changes)
+        if trainer.step_number >= trainer.steps:
+            raise SRKitError(f"{self.checkpoint} is at step {trainer.step_number} already: give --steps more than that")
+        return _fit(trainer)
 
 
 @dataclass
@@ -221,7 +227,10 @@ class Evaluate:
         bank = self.pictures()
         table = metrics.evaluate(model, bank, model.scale)
         facts = {"model": self.model, "data": self.data, "part": bank.recipe["part"], **table.to_dict()}
-        print(json.dumps(facts, indent=2) if self.json else table)
+        if self.json:
+            print(json.dumps(facts, indent=2))
+        else:
+            print(f"{self.model} on {self.data}, part {bank.recipe['part']!r} ({len(bank)} of its pictures)\n{table}")
 
     def pictures(self) -> banks.Bank:
         """The pictures to measure on; never by default those that the checkpoint was trained on."""
@@ -342,3 +351,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `srkit inspect … | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

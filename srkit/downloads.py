@@ -121,7 +121,7 @@ def _files(source: Source, way: Way, downloads: Path, mirror: str | Path | None)
 
     if not way.unpack:
         downloads = downloads / source.name  # many small files
-    for file in tqdm(way.files, desc=source.name, unit="file", disable=bool(way.unpack)):
+    for file in tqdm(way.files, desc=source.name, unit="file", disable=bool(way.unpack), leave=False):
         yield file, _get(file, downloads / file.name, _places(source, file, mirror), bar=bool(way.unpack))
 
 
@@ -229,14 +229,16 @@ def _sorry(source: Source, tried: list[tuple[str, str]]) -> SRKitError:
     """One line: which set, what was tried, what to do."""
     archives = [way.files for way in source.ways if way.unpack] or [source.ways[0].files]
     names = " or ".join(" and ".join(file.name for file in files) for files in archives)
-    places = ", ".join(f"{place} ({reason})" for place, reason in tried)
+    first = ", ".join(f"{place} ({reason})" for place, reason in tried[:2])
+    places = first + (f" and {len(tried) - 2} more" if len(tried) > 2 else "")
     if tried and all(reason == "wrong hash" for _, reason in tried):
-        cause = f"every copy of it has the wrong hash, so it is damaged or changed: {places}"
+        cause = "every copy of it has the wrong hash, so it is damaged or changed"
     else:
-        cause = f"could not be had: {places}"
+        cause = "could not be had"
     return SRKitError(
         f"{source.name}: {cause}. Get {names} on another machine (page: {source.page}), put it into a folder "
-        'and give that with mirror=… or SRKIT_MIRROR=…; or use "bundled" or a folder of your own'
+        'and give that with mirror=… or SRKIT_MIRROR=…; or use "bundled" or a folder of your own. '
+        f"Tried: {places}"
     )
 
 

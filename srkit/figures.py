@@ -89,7 +89,7 @@ def grid(
             if zoom is not None:
                 _inset(ax, picture, zoom[i], shown)
             if column < len(row) - 1:
-                _caption(fig, place, i, column, score(picture, row[-1], border))
+                _caption(fig, place, i, column, _scored(fig, titles[column], picture, row[-1], border))
     _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
     return fig
 
@@ -122,7 +122,8 @@ def comparison(pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str 
     for number, (name, picture) in enumerate({**pictures, "ground truth": high}.items(), start=1):
         row, column = divmod(number, columns)
         _picture(fig, place, row, column, picture[:, top : top + height, left : left + width])
-        _caption(fig, place, row, column, name if picture is high else f"{name}   {score(picture, high, border)}")
+        text = name if picture is high else f"{name}   {_scored(fig, name, picture, high, border)}"
+        _caption(fig, place, row, column, text)
     _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
     return fig
 
@@ -197,6 +198,13 @@ def score(picture: Tensor, high: Tensor, border: int = 0) -> str:
     return f"{metrics.psnr(picture, high, border):.2f} dB / {metrics.ssim(picture, high, border):.4f}"
 
 
+def _scored(fig: Figure, name: str, picture: Tensor, high: Tensor, border: int) -> str:
+    """`score`, also noted on the figure, so that its provenance holds the very numbers that it shows."""
+    text = score(picture, high, border)
+    fig.scores = [*getattr(fig, "scores", []), {"picture": name, "border": border, "psnr / ssim": text}]
+    return text
+
+
 # ---------------------------------------------------------------------------------- saving
 
 
@@ -223,7 +231,7 @@ def save(
     """
     path = here.figures / f"{here.lesson}_{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = provenance(here, trainer, table)
+    facts = {**provenance(here, trainer, table), "shown": getattr(fig, "scores", [])}
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
     fig.savefig(path, dpi=DPI, metadata={"Title": path.stem, "Software": f"srkit {facts['versions']['srkit']}", **text})
     path.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

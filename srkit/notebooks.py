@@ -307,7 +307,8 @@ def _page(notebook, path: Path) -> str:
     notebook.metadata.pop("widgets", None)  # drawing live widgets takes scripts from the web
     exporter = HTMLExporter(require_js_url="")
     resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
-    return exporter.from_notebook_node(notebook, resources)[0]
+    page = exporter.from_notebook_node(notebook, resources)[0]
+    return page.replace("</head>", "<style>details { margin: 0.7em 0 }</style></head>", 1)
 
 
 def table(results: Sequence[Result]) -> str:

@@ -68,6 +68,11 @@ def test_200_steps_are_100_and_resume_to_200(call, pictures, tmp_path):
     assert sha("half") == sha("whole")
 
 
+def test_resume_of_a_finished_training_says_so(trained, call):
+    status, _, err = call("resume", trained / "last.pt")
+    assert status == 2 and "is at step 4 already: give --steps more" in err
+
+
 def test_train_by_epochs_and_refusing_to_overwrite(trained, call, pictures):
     command = ("train", "srcnn", "--data", pictures, "--out", trained, *SMALL, "--num-epoch", 2)
     status, _, err = call(*command)

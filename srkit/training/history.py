@@ -30,9 +30,6 @@ class History:
         self.rows: list[Row] = []
         self.path = Path(path) if path else None
         self._board = self._open_board() if tensorboard else None
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("")
 
     def _open_board(self) -> Any:
         if self.path is None:
@@ -47,7 +44,8 @@ class History:
         """Append a row, in memory and wherever else rows go."""
         self.rows.append(row)
         if self.path:
-            with self.path.open("a") as file:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a" if len(self.rows) > 1 else "w") as file:
                 file.write(json.dumps(row) + "\n")
         if self._board:
             for name, value in row.items():
@@ -57,6 +55,7 @@ class History:
         """Start again from a checkpoint's rows: the file drops what came after it."""
         self.rows = list(rows)
         if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def series(self, name: str) -> tuple[list[int], list[float]]:

@@ -126,6 +126,8 @@ class Trainer:
         """Do the next step, with the logging, validation and saving that are due after it; returns its number."""
         if self.step_number >= self.steps:
             raise StopIteration
+        if self.step_number == 0:
+            self._set_aside()
         start = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.learning_rate(self.step_number)
@@ -254,6 +256,15 @@ class Trainer:
         if self.validation is None:
             self._write(self.out / "best.pt")
         return self.out / "last.pt"
+
+    def _set_aside(self) -> None:
+        """Move what another training left in the folder into folder/replaced, so that beginning anew loses nothing."""
+        if self.out and self.accelerator.is_main_process and (self.out / "last.pt").exists():
+            (self.out / "replaced").mkdir(exist_ok=True)
+            for name in ("last.pt", "previous.pt", "best.pt", "history.jsonl"):
+                if (self.out / name).exists():
+                    os.replace(self.out / name, self.out / "replaced" / name)
+            print(f"the training that was in {self.out} is now in {self.out / 'replaced'}")
 
     def _write(self, path: Path, keep: Path | None = None) -> None:
         if self.accelerator.is_main_process:

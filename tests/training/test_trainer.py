@@ -105,6 +105,17 @@ def test_pick_up_trains_goes_on_or_finds_all_done(bank, tmp_path, capsys):
         trainer(bank).pick_up()
 
 
+def test_beginning_anew_in_a_used_folder_loses_nothing(bank, tmp_path, capsys):
+    first = trainer(bank, 10, tmp_path)
+    first.fit(progress=False)
+    trainer(bank, 5, tmp_path, seed=1).fit(progress=False)
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 5 and "is now in" in capsys.readouterr().out
+    kept = tmp_path / "replaced"
+    assert checkpoint.load(kept / "last.pt")["step"] == 10
+    assert len((kept / "history.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
+
+
 def test_checkpoints_last_previous_best_and_what_they_hold(bank, tmp_path):
     subject = trainer(bank, 30, tmp_path, bank, ema=0.9)
     subject.student = Student("Ada", "1815", "ada@example.org")
