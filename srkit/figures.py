@@ -336,7 +336,8 @@ def _inset(ax: Axes, picture: Tensor, box: Box, shown: tuple[int, int]) -> None:
 def _frame(ax: Axes, left: int, top: int, width: int, height: int) -> None:
     from matplotlib.patches import Rectangle
 
-    ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=ACCENT, linewidth=2))
+    for color, line in (("white", 5), (ACCENT, 2.5)):  # to be seen on a red dress as on a white wall
+        ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=color, linewidth=line))
 
 
 def _caption(fig: Figure, place: _Places, row: int, column: int, text: str) -> None:
