@@ -84,7 +84,7 @@ class Train:
     out: Path | None = None
     """Folder for what the training writes; runs/MODEL-xSCALE-DATA if not given."""
     overwrite: bool = False
-    """Start anew although the folder holds a training already."""
+    """Start anew although the folder holds a training already; that one is moved to OUT/replaced."""
     size: int | None = None
     """Make every picture SIZE x SIZE first: shorter side resized, middle cut out."""
     train: int | None = None
@@ -235,7 +235,7 @@ class Evaluate:
     def pictures(self) -> banks.Bank:
         """The pictures to measure on; never by default those that the checkpoint was trained on."""
         own = {} if self.model in KERNELS else checkpoint.load(self.model)["data"]
-        same = own.get("source") == self.data
+        same = bool(own) and _same_source(own["source"], self.data)
         deal = {name: own[name] for name in ("train", "val", "test", "seed")} if same else {}
         part = self.part
         if part == "auto":
@@ -284,6 +284,11 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "weights": "average (EMA)" if state["ema"] else "last step's",
         "weights_sha256": checkpoint.weights_sha256(model.state_dict()),
     }
+
+
+def _same_source(one: str, other: str) -> bool:
+    """Whether two names mean the same pictures, however a folder's path is spelt."""
+    return one == other or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
 def _fit(trainer: Trainer) -> int:

@@ -273,6 +273,12 @@ def _about(trainer: Trainer | None, table: metrics.Table | None) -> dict[str, An
     return facts
 
 
+def show(ax: Axes, picture: Tensor, title: str = "") -> None:
+    """Put a picture, (3 or 4, H, W) in [0, 1], into a plot: its pixels as squares, a title, no ticks."""
+    ax.imshow(to_uint8(picture[:3]).permute(1, 2, 0).cpu().numpy(), interpolation="nearest")
+    ax.set(title=title, xticks=[], yticks=[])
+
+
 def show_picture(path: str | Path, width: int = 900) -> None:
     """Show a picture file in a notebook, `width` pixels wide; outside of one, do nothing."""
     from IPython import get_ipython

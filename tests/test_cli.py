@@ -94,6 +94,8 @@ def test_evaluate_json_and_table(call, pictures):
 def test_evaluate_of_a_checkpoint_leaves_out_what_it_was_trained_on(trained, call, pictures):
     facts = json.loads(call("evaluate", trained / "best.pt", "--data", pictures, "--json")[1])
     assert facts["part"] == "test" and len(facts["pictures"]) == 1 and facts["scale"] == 3
+    spelt = f"{pictures.parent}/./{pictures.name}/"
+    assert json.loads(call("evaluate", trained / "best.pt", "--data", spelt, "--json")[1])["part"] == "test"
     assert (
         len(
             json.loads(call("evaluate", trained / "best.pt", "--data", pictures, "--part", "all", "--json")[1])[

@@ -50,7 +50,8 @@ class Trainer:
         config: the settings; a TrainConfig.
         loss: what to minimise; a WeightedLoss of `config.loss` if not given.
         validation: pictures to measure on every `val_freq` steps, whole; None for no validation.
-        out: folder for last.pt, previous.pt, best.pt and history.jsonl; None writes nothing.
+        out: folder for last.pt, previous.pt, best.pt and history.jsonl; None writes nothing. Another training
+            that is there is moved to out/replaced at the first step.
         student: who trains; written into the checkpoints.
         optimizer: makes an optimiser from the parameters, in place of `config.optimizer`.
 
