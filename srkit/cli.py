@@ -267,7 +267,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
     """What a checkpoint holds, as plain words and numbers; see `Inspect`."""
     state = checkpoint.load(path)
     model = checkpoint.model_of(state)
-    measured = [row for row in state["history"] if "val/psnr" in row]
+    measured = [row for row in state["history"] if "val/dB" in row]
     logged = [row for row in state["history"] if "loss" in row]
     last = {**(logged[-1] if logged else {}), **(measured[-1] if measured else {})}
     return {
@@ -295,7 +295,7 @@ def _fit(trainer: Trainer) -> int:
     history = trainer.fit()
     if trainer.interrupted:
         return 130
-    _, values = history.series("val/psnr")
+    _, values = history.series("val/dB")
     measured = f", validation PSNR {values[-1]:.2f} dB" if values else ""
     print(f"{trainer.out / 'last.pt'}: {trainer.step_number} steps, {trainer.seconds:.0f} s{measured}")
     return 0

@@ -29,8 +29,8 @@ MARKER = ".complete"  # written last, inside the folder: how many pictures it mu
 class File:
     """One file to download: its name in a mirror, its hash, and the addresses tried in turn.
 
-    `hash` is "sha256:…" or "md5:…" of the file, or "pixels:…": the sha256 of the decoded picture, which
-    any lossless copy has, whatever its file type (see `pixel_hash`).
+    `hash` is "sha256:…" or "md5:…" of the file (its first 8 digits are enough), or "pixels:…": the sha256 of the
+    decoded picture, which any lossless copy has, whatever its file type (see `pixel_hash`).
     """
 
     name: str
@@ -122,10 +122,37 @@ def _files(source: Source, way: Way, downloads: Path, mirror: str | Path | None)
     if not way.unpack:
         downloads = downloads / source.name  # many small files
     for file in tqdm(way.files, desc=source.name, unit="file", disable=bool(way.unpack), leave=False):
-        yield file, _get(file, downloads / file.name, _places(source, file, mirror), bar=bool(way.unpack))
+        yield file, _get(file, downloads / file.name, _places(source.name, file, mirror), bar=bool(way.unpack))
 
 
-def _places(source: Source, file: File, mirror: str | Path | None) -> list[str]:
+def fetch_file(file: File, folder: Path, mirror: str | Path | None = None, otherwise: str = "") -> Path:
+    """One file on its own, e.g. a network's weights, in `folder` with the right hash; downloaded if it is not yet.
+
+    Args:
+        mirror: as in `sources.pictures`; the file may lie in a subfolder with the name of `folder`.
+        otherwise: what else one could do, to end the error's line with.
+
+    Raises:
+        SRKitError: it cannot be had, has the wrong hash everywhere, or cannot be written.
+    """
+    advice = f"; or {otherwise}" if otherwise else ""
+    try:
+        return _get(file, folder / file.name, _places(folder.name, file, mirror), bar=True)
+    except _Failed as failed:
+        tried = failed.args[0]
+        damaged = tried and all(reason == "wrong hash" for _, reason in tried)
+        cause = "every copy of it has the wrong hash, so it is damaged or changed" if damaged else "could not be had"
+        places = ", ".join(f"{place} ({reason})" for place, reason in tried)
+        raise SRKitError(
+            f"{file.name}: {cause}. Get it on another machine and put it into {folder}, or give the folder that "
+            f"holds it with mirror=… or SRKIT_MIRROR=…{advice}. Tried: {places}"
+        ) from None
+    except OSError as error:
+        reason = "disk full" if error.errno in DISK_FULL else f"cannot write there ({error.strerror or error})"
+        raise SRKitError(f"{folder}: {reason}; SRKIT_DATA=… names another folder{advice}") from None
+
+
+def _places(subfolder: str, file: File, mirror: str | Path | None) -> list[str]:
     """Where a file may be had: the mirror's two places first, then its addresses."""
     mirror = str(mirror or os.environ.get("SRKIT_MIRROR") or "")
     if not mirror:
@@ -136,7 +163,7 @@ def _places(source: Source, file: File, mirror: str | Path | None) -> list[str]:
         mirror = str(Path(mirror).expanduser())
     return [
         f"{mirror.rstrip('/')}/{file.name}",
-        f"{mirror.rstrip('/')}/{source.name}/{file.name}",
+        f"{mirror.rstrip('/')}/{subfolder}/{file.name}",
         *file.urls,
     ]
 
@@ -190,11 +217,11 @@ def _reason(error: OSError) -> str:
 
 
 def has_hash(path: Path, expected: str) -> bool:
-    """Whether a file has the hash "sha256:…", "md5:…" or "pixels:…"."""
+    """Whether a file has the hash "sha256:…", "md5:…" or "pixels:…"; its first 8 digits or more are enough."""
     kind, value = expected.split(":")
     if kind != "pixels":
         with path.open("rb") as file:
-            return hashlib.file_digest(file, kind).hexdigest() == value
+            return len(value) >= 8 and hashlib.file_digest(file, kind).hexdigest().startswith(value)
     try:
         return pixel_hash(path) == value
     except SRKitError:  # truncated, or no picture at all

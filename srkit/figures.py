@@ -41,7 +41,9 @@ QUANTITIES = {  # title and unit
     "mse": ("MSE", "mean squared error of values in [0, 1]"),
     "l1": ("L1", "mean absolute error of values in [0, 1]"),
     "charbonnier": ("Charbonnier", "Charbonnier error of values in [0, 1]"),
-    "psnr": ("PSNR", "PSNR on luma / dB"),
+    "psnr": ("1 / PSNR", "1 / PSNR over RGB, in 1 / dB"),
+    "tv": ("Total variation", "mean step between neighbours"),
+    "dB": ("PSNR", "PSNR on luma / dB"),
     "learning_rate": ("Learning rate", "learning rate per step"),
 }
 Box = tuple[int, int, int]  # left, top and side of a square, in pixels of high
@@ -173,7 +175,7 @@ def curves(histories: History | dict[str, History], names: Sequence[str] | None 
                             alpha=0.55 if kind == "training" else 1)  # fmt: skip
         title, unit = QUANTITIES.get(name, (name, name))
         ax.set(xlabel="step", ylabel=unit, title=title)
-        if name not in ("psnr", "learning_rate"):
+        if name not in ("dB", "learning_rate"):
             ax.set_yscale("log")
         ax.grid(alpha=0.3, which="both")
         ax.spines[["top", "right"]].set_visible(False)
@@ -267,6 +269,8 @@ def _about(trainer: Trainer | None, table: metrics.Table | None) -> dict[str, An
         facts["model"] = {**getattr(trainer.model, "recipe", {}), "step": trainer.step_number}
         facts["weights_sha256"] = weights_sha256(trainer.result.state_dict())
         facts["loss"] = trainer.loss.weights
+        facts["moves"] = [move._asdict() for move in trainer.history.moves()]
+        facts["features"] = trainer.loss.note
         facts["data"] = {**trainer.bank.recipe, "fingerprint": trainer.bank.fingerprint}
     if table:
         facts["metrics"] = table.to_dict()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class Profile:
     `data`, dealt into `train`, `val` and `test` pictures (None: the set's own numbers), trains, validates
     and shows the course's SRCNN on `size` x `size` pictures for `steps` steps of `batch_size`;
     `classic` and `classic_test` are the sets of the x3 benchmark, trained for `classic_steps`.
+    `feature_weights` are those of the networks that look at pictures (lesson 04 on), see `features`.
     """
 
     name: str
@@ -36,23 +37,24 @@ class Profile:
     classic: str
     classic_test: str
     classic_steps: int
+    feature_weights: str
 
 
 PROFILES = {
     "quick": Profile(
         "quick", "bundled photographs, no network, about a minute a lesson on a laptop",
         data="bundled", train=None, val=None, test=None, size=240, steps=80, batch_size=2,
-        classic="bundled", classic_test="bundled", classic_steps=100,
+        classic="bundled", classic_test="bundled", classic_steps=100, feature_weights="random",
     ),
     "class": Profile(
         "class", "Pascal VOC 2011 (1000/200 pictures) and T91, minutes on a Colab T4",
         data="voc2011", train=1000, val=200, test=50, size=240, steps=2500, batch_size=16,
-        classic="t91", classic_test="set5", classic_steps=15_000,
+        classic="t91", classic_test="set5", classic_steps=15_000, feature_weights="imagenet",
     ),
     "full": Profile(
         "full", "the same sets, trained until the curves are flat",
         data="voc2011", train=1000, val=200, test=50, size=240, steps=20_000, batch_size=16,
-        classic="t91", classic_test="set5", classic_steps=100_000,
+        classic="t91", classic_test="set5", classic_steps=100_000, feature_weights="imagenet",
     ),
 }  # fmt: skip
 
@@ -60,13 +62,15 @@ PROFILES = {
 def current_profile(name: str | None = None) -> Profile:
     """The profile by name, else by the variable SRKIT_PROFILE, else "class" with a GPU and "quick" without.
 
+    SRKIT_WEIGHTS=file-or-folder puts weights that you have on your disk in place of its `feature_weights`.
+
     Raises:
         SRKitError: no such profile.
     """
     name = name or os.environ.get("SRKIT_PROFILE") or ("class" if torch.cuda.is_available() else "quick")
     if name not in PROFILES:
         raise unknown("profile", name, PROFILES)
-    return PROFILES[name]
+    return replace(PROFILES[name], feature_weights=os.environ.get("SRKIT_WEIGHTS") or PROFILES[name].feature_weights)
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -52,7 +52,7 @@ def test_train_writes_and_inspect_tells(trained, call, pictures):
     assert status == 0 and facts["model"] == "srcnn915" and facts["parameters"] == 20_099 and facts["scale"] == 3
     assert facts["step"] == 4 and facts["student"]["name"] == "Ada" and len(facts["weights_sha256"]) == 64
     assert facts["hyper-parameters"]["batch_size"] == 2 and facts["data"]["source"] == str(pictures)
-    assert facts["metrics"]["val/psnr"] > 10
+    assert facts["metrics"]["val/dB"] > 10
     assert "20099" in call("inspect", trained / "last.pt")[1]
 
 

@@ -102,7 +102,7 @@ def test_curves_one_graph_a_quantity_with_units():
     for step in range(1, 30):
         history.add({"step": step, "seconds": 1.0, "learning_rate": 1e-3, "loss": 1 / step, "mse": 1 / step,
                      "weighted/mse": 1 / step})  # fmt: skip
-    history.add({"step": 29, "val/mse": 0.04, "val/psnr": 30.0, "val/seconds": 1.0})
+    history.add({"step": 29, "val/mse": 0.04, "val/dB": 30.0, "val/seconds": 1.0})
     fig = figures.curves(history)
     assert [ax.get_title() for ax in fig.axes] == ["MSE", "PSNR"]  # constant rate and the sum of one term say nothing
     assert fig.axes[1].get_ylabel() == "PSNR on luma / dB" and fig.axes[0].get_xlabel() == "step"

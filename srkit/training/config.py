@@ -39,7 +39,13 @@ class TrainConfig:
     crop: int = 96
     """Side of the square crops of high, in pixels; it must divide by the scale."""
     loss: Annotated[dict[str, float], _LOSS_FLAG] = field(default_factory=lambda: {"mse": 1.0})
-    """Terms of the loss and their weights: --loss mse 1, or --loss mse 1 l1 0.1."""
+    """Terms of the loss and their weights: --loss mse 1, or --loss mse 1 relu2_2 0.01."""
+    features: str = "vgg16"
+    """The network whose layers the loss may name as terms: vgg16, vgg19, squeezenet or clip."""
+    feature_weights: str = "imagenet"
+    """Its weights: imagenet (downloaded once), a file or folder of yours, or random."""
+    preprocessing: str = "auto"
+    """How it wants its pictures: imagenet, caffe or clip; auto asks the weights."""
     learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-3
     """Learning rate, after the warm-up and before the schedule lowers it."""
     optimizer: str = "Adam"

@@ -86,6 +86,13 @@ def moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     return average
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the device's memory is full."""
+    from accelerate.utils.memory import should_reduce_batch_size
+
+    return should_reduce_batch_size(error)
+
+
 def random_state() -> dict[str, Any]:
     """The states of all random generators, as plain tensors, numbers and strings."""
     kind, keys, *rest = np.random.get_state()

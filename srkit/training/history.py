@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from srkit.errors import SRKitError
 
 Row = dict[str, float]
+
+
+class Move(NamedTuple):
+    """A weight of the loss, or another setting, that was changed during the training, after `step` steps."""
+
+    step: int
+    term: str
+    old: float
+    new: float
 
 
 class History:
@@ -16,7 +25,7 @@ class History:
 
     A training row holds "step", "seconds", "learning_rate", "loss" (the weighted sum), every term raw
     ("mse") and weighted ("weighted/mse"), averaged over the steps since the row before; a validation row
-    holds "step" and "val/…".
+    holds "step" and "val/…"; and a row with "from/mse" and "to/mse" says that this weight was moved.
 
     Args:
         path: a JSONL file to append to, one row a line; None keeps the rows in memory only.
@@ -59,10 +68,20 @@ class History:
             self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
-        """Steps and values of one quantity, e.g. "mse" or "val/psnr"; both empty if it never occurred."""
-        rows = [row for row in self.rows if name in row]
+        """Steps and values of one quantity, e.g. "mse" or "val/dB"; both empty if it never occurred."""
+        rows = [row for row in list(self.rows) if name in row]  # a thread may be adding more
         return [int(row["step"]) for row in rows], [row[name] for row in rows]
 
     def names(self) -> list[str]:
-        """Every quantity recorded, in the order of its first appearance, without "step"."""
-        return [name for name in dict.fromkeys(key for row in self.rows for key in row) if name != "step"]
+        """Every quantity measured, in the order of its first appearance."""
+        found = dict.fromkeys(key for row in self.rows for key in row)
+        return [name for name in found if name != "step" and not name.startswith(("from/", "to/"))]
+
+    def moves(self) -> list[Move]:
+        """Every change made by hand, in order."""
+        return [
+            Move(int(row["step"]), name.removeprefix("to/"), row[name.replace("to/", "from/", 1)], row[name])
+            for row in list(self.rows)
+            for name in row
+            if name.startswith("to/")
+        ]

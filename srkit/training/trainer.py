@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from srkit import metrics, models
 from srkit.banks import Bank, Batch, open_bank
-from srkit.errors import SRKitError
-from srkit.losses import WeightedLoss
+from srkit.errors import SRKitError, unknown
+from srkit.losses import WeightedLoss, check_weights
+from srkit.losses import create as create_loss
 from srkit.profiles import Student, choose_device
 from srkit.training import checkpoint
 from srkit.training.config import TrainConfig
@@ -31,10 +33,13 @@ from srkit.training.engine import (
     make_accelerator,
     make_optimizer,
     moving_average,
+    out_of_memory,
     random_state,
     set_random_state,
 )
 from srkit.training.history import History
+
+SETTINGS = ("learning_rate", "parts")  # what can be changed during a training, besides the weights of the loss
 
 
 class Trainer:
@@ -70,7 +75,7 @@ class Trainer:
         student: Student | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
     ) -> None:
-        self.config = config = config or TrainConfig()
+        config = config or TrainConfig()
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         if self.device.type == "cpu":
@@ -79,9 +84,13 @@ class Trainer:
         # Three-channel pictures stay NCHW: only inside the model does channels_last pay.
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.bank, self.validation, self.student = bank, validation, student or Student()
-        self.loss = loss or WeightedLoss(config.loss)
-        make = optimizer or (lambda parameters: make_optimizer(config, parameters, self.device))
-        self.optimizer = self.accelerator.prepare(make(self.model.parameters()))
+        self.loss = loss or create_loss(config.loss, config.features, config.feature_weights, config.preprocessing)
+        self.config = config = dataclasses.replace(config, **_described(self.loss))
+        for part in self.loss.perceptual:
+            part.extractor.to(self.device, memory_format=torch.channels_last).check_size(config.crop, config.crop)
+        self.make_optimizer = optimizer or (lambda parameters: make_optimizer(config, parameters, self.device))
+        trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = self.accelerator.prepare(self.make_optimizer(trainable))
         for group in self.optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.ema = AveragedModel(self.model, avg_fn=moving_average(config.ema)) if config.ema else None
@@ -95,6 +104,8 @@ class Trainer:
         if config.num_epoch:
             self.steps = math.ceil(config.num_epoch * len(bank) / config.batch_size)
         self.step_number, self.seconds, self.best, self.interrupted = 0, 0.0, -math.inf, False
+        self.parts = 1  # in how many parts a batch goes through the network; more when memory runs out
+        self.say: Callable[[str], None] = print
         self._pending: list[dict[str, Tensor]] = []
         bank.batch(0, 1, config.crop, self.model.scale)  # a crop that does not fit is refused now, not later
 
@@ -102,15 +113,65 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Change the weights once. Returns what the history records, as tensors: nothing waits for the device."""
-        with self.accelerator.autocast():
-            output = self.network(batch.low)
-        loss, values = self.loss(output.float(), batch.high)
         self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
+        values = self.in_parts(self.backward, batch)
         if self.config.clip:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.optimizer.step()
+        return values
+
+    def backward(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
+        """Add a batch's gradient, times its share, to the weights' gradients; returns what the history records."""
+        with self.autocast():
+            output = self.network(batch.low)
+            loss, values = self.loss(_full_precision(output), batch.high)
+        self.accelerator.backward(loss * share)
         return {"loss": loss.detach(), **values}
+
+    def in_parts(self, backward: Callable[[Batch, float], dict[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
+        """The batch's gradient, added up over as many parts as memory asks for: one, as a rule."""
+        total: dict[str, Tensor] = {}
+        for part in (Batch(*pair) for pair in zip(*(half.chunk(self.parts) for half in batch), strict=True)):
+            share = len(part.low) / len(batch.low)
+            for name, value in backward(part, share).items():
+                total[name] = total.get(name, 0) + value * share
+        return total
+
+    def autocast(self) -> torch.autocast:
+        """Within it the heavy operations compute in the precision of this training."""
+        kinds = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
+        return torch.autocast(self.device.type, dtype=kinds[self.precision], enabled=self.precision != "fp32")
+
+    def change(self, **new: float) -> None:
+        """Change weights of the loss or the learning rate from the next step on; the history keeps each as a move.
+
+        Args:
+            new: by the term's name, e.g. change(relu2_2=0.1), change(**{"x2/psnr": 0}), or learning_rate.
+
+        Raises:
+            SRKitError: a term that this loss does not have, a negative weight, or all weights 0. Nothing is changed.
+        """
+        self.check(new)
+        old = {**self.loss.weights, "parts": self.parts, "learning_rate": self.optimizer.param_groups[0]["initial_lr"]}
+        moved = {name: value for name, value in new.items() if value != old[name]}
+        if not moved:
+            return
+        self._log()  # what comes before the move is averaged without what comes after it
+        for name, value in moved.items():
+            self.history.add({"step": self.step_number, f"from/{name}": old[name], f"to/{name}": value})
+        self.loss.weights = {name: new.get(name, weight) for name, weight in self.loss.weights.items()}
+        self.parts = int(new.get("parts", self.parts))
+        for group in self.optimizer.param_groups if "learning_rate" in moved else ():
+            group["initial_lr"] = new["learning_rate"]
+
+    def check(self, new: Mapping[str, float]) -> None:
+        """Refuse what `change` would refuse, and change nothing."""
+        for name in new:
+            if name not in self.loss.weights and name not in SETTINGS:
+                raise unknown("weight", name, [*self.loss.weights, *SETTINGS])
+        check_weights({**self.loss.weights, **{name: new[name] for name in new if name not in SETTINGS}})
+        if not 0 < new.get("learning_rate", 1) < math.inf:
+            raise SRKitError(f"the learning rate is {new['learning_rate']}: it must be more than 0, e.g. 0.001")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step as a part of the full one: it rises from 0, then follows the schedule."""
@@ -133,9 +194,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * self.learning_rate(self.step_number)
         self.model.train()
-        values = self.step(self._batch())
+        values = self._step_that_fits(self._batch())
         if self.ema:
             self.ema.update_parameters(self.model)
+        if self._pending and self._pending[-1].keys() != values.keys():
+            self._log()  # a term came or went: a row holds one kind of step
         self._pending.append(values)
         self.step_number += 1
         last = self.step_number == self.steps
@@ -147,6 +210,21 @@ class Trainer:
         if self.out and (last or self.step_number % self.config.save_freq == 0):
             self.save()
         return self.step_number
+
+    def _step_that_fits(self, batch: Batch) -> dict[str, Tensor]:
+        """`step`, with the batch in twice as many parts whenever memory runs out: slower, but the same gradient."""
+        while True:
+            try:
+                return self.step(batch)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            if self.parts >= len(batch.low):
+                raise SRKitError("out of memory with one picture at a time: make --crop or the network smaller")
+            gc.collect()
+            torch.cuda.empty_cache()
+            self.change(parts=min(2 * self.parts, len(batch.low)))
+            self.say(f"out of memory: from step {self.step_number + 1} on a batch goes through in {self.parts} parts")
 
     def _batch(self) -> Batch:
         config, rank, count = self.config, self.accelerator.process_index, self.accelerator.num_processes
@@ -229,14 +307,14 @@ class Trainer:
             output = self.result(low)
             _, values = self.loss(output, high)
             values = {name: value for name, value in values.items() if not name.startswith("weighted/")}
-            values["psnr"] = metrics.psnr(output, high, self.model.scale).mean()
+            values["dB"] = metrics.psnr(_largest(output), high, self.model.scale).mean()
             for name, value in values.items():
                 sums[name] = sums.get(name, 0) + value * len(high)
             count += len(high)
         row = {f"val/{name}": (value / count).item() for name, value in sums.items()}
         self.history.add({"step": self.step_number, **row, "val/seconds": time.perf_counter() - start})
-        if row["val/psnr"] > self.best:
-            self.best = row["val/psnr"]
+        if row["val/dB"] > self.best:
+            self.best = row["val/dB"]
             if self.out:
                 self._write(self.out / "best.pt")
 
@@ -265,7 +343,7 @@ class Trainer:
             for name in ("last.pt", "previous.pt", "best.pt", "history.jsonl"):
                 if (self.out / name).exists():
                     os.replace(self.out / name, self.out / "replaced" / name)
-            print(f"the training that was in {self.out} is now in {self.out / 'replaced'}")
+            self.say(f"the training that was in {self.out} is now in {self.out / 'replaced'}")
 
     def _write(self, path: Path, keep: Path | None = None) -> None:
         if self.accelerator.is_main_process:
@@ -284,6 +362,8 @@ class Trainer:
             "step": self.step_number,  # the sampler's and the schedule's position too: both follow from it
             "seconds": self.seconds,
             "best": self.best,
+            "weights": dict(self.loss.weights),  # as moves have left them; config.loss is how they began
+            "parts": self.parts,
             "history": self.history.rows,
             "model": self.model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else {},
@@ -313,6 +393,8 @@ class Trainer:
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step_number, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.loss.weights = {name: state["weights"].get(name, weight) for name, weight in self.loss.weights.items()}
+        self.parts = state["parts"]
         self.history.restore(state["history"])
         set_random_state(state["random"])
         return self
@@ -379,12 +461,30 @@ class Trainer:
             Student(**state["student"]),
         )
         trainer.load_state(state)
-        for group in trainer.optimizer.param_groups if "learning_rate" in changes else ():
-            group["initial_lr"] = config.learning_rate
+        rate = {"learning_rate": config.learning_rate} if "learning_rate" in changes else {}
+        trainer.change(**changes.get("loss", {}), **rate)
         return trainer
 
 
+def _described(loss: WeightedLoss) -> dict[str, Any]:
+    """A loss as settings, so that a checkpoint can make it again."""
+    settings: dict[str, Any] = {"loss": dict(loss.weights)}
+    for part in loss.perceptual[:1]:
+        recipe = part.extractor.recipe
+        settings |= {"features": recipe["features"], "feature_weights": recipe["weights"]}
+        settings |= {"preprocessing": recipe.get("preprocessing", "auto")}
+    return settings
+
+
 def _brief(row: dict[str, float]) -> dict[str, str]:
-    if "val/psnr" in row:
-        return {"val": f"{row['val/psnr']:.2f} dB"}
-    return {"loss": f"{row['loss']:.3g}"}
+    if "val/dB" in row:
+        return {"val": f"{row['val/dB']:.2f} dB"}
+    return {"loss": f"{row['loss']:.3g}"} if "loss" in row else {}
+
+
+def _full_precision(output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    return output.float() if isinstance(output, Tensor) else tuple(one.float() for one in output)
+
+
+def _largest(output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return output if isinstance(output, Tensor) else output[-1]

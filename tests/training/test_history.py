@@ -13,11 +13,11 @@ from srkit.training import History
 def test_series_and_names():
     history = History()
     history.add({"step": 10, "mse": 0.5})
-    history.add({"step": 20, "val/psnr": 30.0})
+    history.add({"step": 20, "val/dB": 30.0})
     history.add({"step": 20, "mse": 0.25})
     assert history.series("mse") == ([10, 20], [0.5, 0.25])
     assert history.series("nothing") == ([], [])
-    assert history.names() == ["mse", "val/psnr"]
+    assert history.names() == ["mse", "val/dB"]
 
 
 def test_file_follows_and_restoring_drops_what_came_after(tmp_path):

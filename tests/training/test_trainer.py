@@ -129,7 +129,7 @@ def test_checkpoints_last_previous_best_and_what_they_hold(bank, tmp_path):
     loaded = load_model(tmp_path / "last.pt")(low)
     assert torch.allclose(loaded, subject.result(low), atol=1e-6)
     assert not torch.allclose(loaded, subject.model.eval()(low), atol=1e-5)  # the average, not the last
-    measured = dict(zip(*subject.history.series("val/psnr"), strict=True))
+    measured = dict(zip(*subject.history.series("val/dB"), strict=True))
     assert checkpoint.load(tmp_path / "best.pt")["step"] == max(measured, key=measured.get)
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
         "best.pt", "history.jsonl", "last.pt", "previous.pt"]  # fmt: skip
@@ -299,3 +299,123 @@ def test_the_seed_decides(bank):
         subject.fit(progress=False)
         shas.append(sha(subject))
     assert shas[0] == shas[1] != shas[2]
+
+
+# ---------------------------------------------------------------------------------- weights that move
+
+
+def test_a_change_takes_effect_from_the_next_step_and_is_in_history_and_checkpoint(bank, tmp_path):
+    subject = trainer(bank, steps=20, out=tmp_path / "a", loss={"mse": 1, "l1": 0}, ema=0)
+    for step in subject:
+        if step == 7:
+            subject.change(l1=0.5, learning_rate=5e-4)
+            subject.change(l1=0.5)  # the same again is no move
+    assert subject.history.moves() == [(7, "l1", 0, 0.5), (7, "learning_rate", 1e-3, 5e-4)]
+    assert subject.history.series("l1")[0] == [10, 15, 20]
+    assert subject.history.series("mse")[0] == [5, 7, 10, 15, 20]  # no row mixes steps with and without l1
+    assert "to/l1" not in subject.history.names()
+    again = Trainer(subject.model, bank, subject.config, validation=None).load_state(
+        checkpoint.load(tmp_path / "a" / "last.pt")
+    )
+    assert again.loss.weights == {"mse": 1, "l1": 0.5} and again.config.loss == {"mse": 1, "l1": 0}
+    assert again.history.moves() == subject.history.moves()
+    again.step_number, again.steps = 20, 21
+    next(again)
+    assert again.optimizer.param_groups[0]["lr"] == 5e-4
+
+
+def test_resume_after_moves_is_bit_for_bit(bank, tmp_path):
+    def train(steps, out, state=None):
+        subject = trainer(bank, steps=steps, out=out, loss={"mse": 1, "l1": 0})
+        if state:
+            subject.load_state(state)
+        for step in subject:
+            if step == 5:
+                subject.change(l1=0.5, learning_rate=5e-4)
+        return subject
+
+    whole = train(20, tmp_path / "whole")
+    train(10, tmp_path / "half")
+    rest = train(20, tmp_path / "rest", checkpoint.load(tmp_path / "half" / "last.pt"))
+    assert sha(rest) == sha(whole)
+
+
+def test_bad_changes_are_refused_and_change_nothing(bank):
+    subject = trainer(bank, loss={"mse": 1, "l1": 0.1})
+    for bad, message in (
+        ({"l1": -1}, "0 or more"),
+        ({"l1": 0, "mse": 0}, "every loss weighs 0"),
+        ({"charbonnier": 1}, "unknown weight"),
+        ({"learning_rate": float("nan")}, "more than 0"),
+    ):
+        with pytest.raises(SRKitError, match=message):
+            subject.change(**bad)
+    assert subject.loss.weights == {"mse": 1, "l1": 0.1} and not subject.history.rows
+
+
+def test_with_perceptual_weights_of_zero_it_is_the_mse_run(bank):
+    plain = trainer(bank, steps=5)
+    zero = trainer(bank, steps=5, loss={"mse": 1, "relu1_2": 0, "relu2_2": 0}, feature_weights="random")
+    plain.fit(progress=False), zero.fit(progress=False)
+    assert sha(plain) == sha(zero) and zero.history.names() == plain.history.names()
+
+
+def test_a_perceptual_training_resumes_from_its_file_alone(tmp_path):
+    for seed in range(4):
+        write(photograph(48, 48, seed), tmp_path / "pictures" / f"{seed}.png")
+    settings = {"loss": {"mse": 1, "relu1_2": 0.1}, "feature_weights": "random", "ema": 0}
+    bank = open_bank(tmp_path / "pictures", "all")
+    whole = trainer(bank, steps=6, out=tmp_path / "whole", **settings)
+    whole.fit(progress=False)
+    half = trainer(bank, steps=3, out=tmp_path / "half", **settings)
+    half.fit(progress=False)
+    rest = Trainer.resume(tmp_path / "half" / "last.pt", steps=6)
+    rest.fit(progress=False)
+    assert sha(rest) == sha(whole) and rest.loss.note == "VGG-16, random weights"
+    assert rest.history.series("relu1_2")[1][-1] > 0
+    assert "relu1_2" in rest.loss.weights and Trainer.resume(tmp_path / "half" / "last.pt", loss={"mse": 2}).loss
+
+
+def test_a_picture_too_small_for_the_network_is_said_before_training(bank):
+    with pytest.raises(SRKitError, match="pixels"):
+        trainer(bank, crop=8, loss={"relu5_3": 1}, feature_weights="random")
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_a_batch_in_parts_has_the_same_gradient(size, bank):
+    gradients = []
+    for parts in (1, 2):
+        subject = trainer(bank, batch_size=size, loss={"mse": 1, "psnr": 0.1}, precision="fp32")
+        subject.parts = parts
+        values = subject.in_parts(subject.backward, subject._batch())
+        gradients.append([p.grad for p in subject.model.parameters()] + [values["loss"], values["psnr"]])
+    for one, two in zip(*gradients, strict=True):
+        assert torch.allclose(one, two, rtol=1e-4, atol=1e-7)
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(bank):
+    whole, halved = (trainer(bank, steps=6, batch_size=4, precision="fp32") for _ in range(2))
+    forward = halved.model.forward
+
+    def narrow(low):
+        if len(low) > 1:
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: …")
+        return forward(low)
+
+    halved.model.forward, said = narrow, []
+    halved.say = said.append
+    whole.fit(progress=False), halved.fit(progress=False)
+    assert halved.parts == 4 and len(said) == 2 and halved.history.moves() == [(0, "parts", 1, 2), (0, "parts", 2, 4)]
+    for one, two in zip(whole.model.parameters(), halved.model.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=1e-4)
+    halved.model.forward = lambda low: narrow(torch.cat([low, low]))
+    halved.steps = 7
+    with pytest.raises(SRKitError, match="one picture at a time"):
+        next(halved)
+
+
+def test_an_older_trainer_keeps_its_precision(bank):
+    first = trainer(bank, precision="bf16")
+    trainer(bank, precision="fp32")
+    with first.autocast():
+        assert torch.is_autocast_enabled("cpu")

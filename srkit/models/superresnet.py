@@ -1,0 +1,236 @@
+"""SuperResNet: the workshop's six networks, from one small vocabulary of blocks (lesson 05).
+
+All work at the input's size for as long as they can and enlarge by bilinear interpolation. What differs is
+the block they are made of, how many outputs they have, and whether a frozen network looks at the input too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srkit import features
+from srkit.errors import SRKitError, unknown
+from srkit.images import resize
+
+
+def conv3(inputs: int, outputs: int, dilation: int = 1) -> nn.Conv2d:
+    """A 3 x 3 convolution that keeps the size; dilated, its nine taps lie `dilation` pixels apart."""
+    return nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation)
+
+
+def conv1(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 1 x 1 convolution: mixes the channels of each pixel and looks at no neighbour."""
+    return nn.Conv2d(inputs, outputs, 1)
+
+
+def double(x: Tensor) -> Tensor:
+    """Bilinear enlargement by 2."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class Plain(nn.Module):
+    """conv3, ReLU."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) to the same shape, as for all blocks."""
+        return F.relu(self.conv(x))
+
+
+class Residual(nn.Module):
+    """x + conv3(ReLU(conv3(x))): two convolutions that learn only what to change.
+
+    No ReLU after the second convolution nor after the sum, other than in He et al., arXiv 1512.03385: the block
+    can take away as well as add, and what it leaves alone goes through untouched (as in EDSR, arXiv 1707.02921).
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = conv3(channels, channels), conv3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.first(x)))
+
+
+class Dilated(nn.Module):
+    """Three conv3 side by side with dilation 1, 2 and 4, ReLU each; concatenated; merged by conv1, ReLU.
+
+    It sees 9 x 9 pixels with 27 taps (Yu & Koltun, arXiv 1511.07122). The merge is 1 x 1, since looking around is
+    what the three are for, and 3 x 3 would double the block's weights. Nothing is added: the block is no residual one.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(conv3(channels, channels, dilation) for dilation in (1, 2, 4))
+        self.merge = conv1(3 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.merge(torch.cat([F.relu(conv(x)) for conv in self.convs], 1)))
+
+
+class Frozen(nn.Module):
+    """What a frozen network sees in the input: its layers side by side, at the input's own size.
+
+    Layers that pooling or stride have made smaller are enlarged back by bilinear interpolation. Each layer is
+    divided by its root mean square on one fixed picture, for raw activations reach the hundreds, and whatever
+    reads them would start far away from where it can learn.
+
+    The network stands in a list, where PyTorch does not look: it is not trained, averaged or saved. The recipe
+    makes it again, and `size`, which is saved, tells whether it is still the same one.
+
+    Args:
+        name, layers, weights: of features.open_features.
+        scale: the picture is enlarged by this (bilinear) before the network sees it.
+
+    Raises:
+        SRKitError: weights or packages that are missing, unknown names (all from features); loading a checkpoint
+            that was trained with other frozen weights.
+    """
+
+    def __init__(self, name: str, layers: Sequence[str], weights: str, scale: int = 1) -> None:
+        super().__init__()
+        self._unseen = [features.open_features(name, layers, weights)]
+        self.layers, self.scale = list(layers), scale
+        with torch.no_grad():
+            seen = self._look(_fixed_picture())
+        self.channels = sum(x.shape[1] for x in seen)
+        self.register_buffer("size", torch.stack([x.square().mean().sqrt() for x in seen]))
+
+    @property
+    def extractor(self) -> nn.Module:
+        """The frozen network."""
+        return self._unseen[0]
+
+    def forward(self, low: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, channels, H, W)."""
+        height, width = low.shape[-2:]
+        even = F.pad(low, (0, width % 2, 0, height % 2), mode="replicate")  # so that halves double to the same size
+        maps = [x / size for x, size in zip(self._look(even), self.size, strict=True)]
+        maps = [F.interpolate(x, even.shape[-2:], mode="bilinear", align_corners=False) for x in maps]
+        return torch.cat(maps, 1)[..., :height, :width]
+
+    def _look(self, low: Tensor) -> list[Tensor]:
+        seen = self.extractor(low if self.scale == 1 else resize(low, scale=self.scale, kernel="bilinear"))
+        return [seen[layer] for layer in self.layers]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
+        self.extractor._apply(fn)  # .to(), .cuda(), .double(): it goes along wherever the model goes
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest) -> None:
+        saved = state.get(prefix + "size", self.size).to(self.size)
+        if saved.shape != self.size.shape or not torch.allclose(saved, self.size, rtol=1e-3):
+            raise SRKitError(
+                "the checkpoint was trained on other frozen features than these: give it the same weights file"
+            )
+        super()._load_from_state_dict(state, prefix, *rest)
+
+
+def _fixed_picture() -> Tensor:
+    """Soft coloured noise, (1, 3, 64, 64) in [0, 1], always the same."""
+    noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return resize(noise, scale=4).clamp(0, 1)
+
+
+BLOCKS: dict[str, type[nn.Module]] = {"plain": Plain, "residual": Residual, "dilated": Dilated}
+
+
+class SuperResNet(nn.Module):
+    """Convolutions at the input's size, then one output twice as large, and another twice as large again.
+
+        low ─ conv3, ReLU ─ blocks ─┬─ x2 ─ conv1 ─ sigmoid ─ mid
+              frozen ── merge ──────┘  └─ blocks between ─ x2 ─ conv1 ─ sigmoid ─ large
+
+    Args:
+        scale: 2 for the first output alone, 4 for both.
+        block: what it is made of: "plain", "residual" or "dilated".
+        channels: filters of every layer.
+        blocks: how many blocks before the first enlargement.
+        between: how many between the first and the second.
+        features: a frozen network that looks at the input too, "vgg16" or "clip"; "" for none. Its layers are
+            concatenated with the blocks' answer and merged by conv1, ReLU.
+        feature_layers: which of its layers.
+        feature_weights: "imagenet", a file, or "random"; see features.open_features.
+        feature_scale: how much the picture is enlarged before the frozen network sees it.
+        skip: add the bilinear enlargement of the input to every output. The last convolutions then start at
+            zero, so that training starts at bilinear, and the sigmoid is left out: what is to be added can be
+            negative, which no sigmoid gives, and a sigmoid of the sum would not be bilinear any more.
+        sigmoid: end in a sigmoid, as the workshop's do; without, nothing keeps the outputs in [0, 1].
+
+    Attributes: `scale`, that of the largest output, and `scales`, of all: (2,) or (2, 4).
+
+    Raises:
+        SRKitError: another scale, an unknown block, counts below zero; what features.open_features raises.
+    """
+
+    def __init__(
+        self,
+        scale: int = 2,
+        block: str = "plain",
+        channels: int = 64,
+        blocks: int = 1,
+        between: int = 0,
+        features: str = "",
+        feature_layers: Sequence[str] = (),
+        feature_weights: str = "imagenet",
+        feature_scale: int = 1,
+        skip: bool = False,
+        sigmoid: bool = True,
+    ) -> None:
+        super().__init__()
+        if scale not in (2, 4):
+            raise SRKitError(f"scale {scale}: a SuperResNet doubles once or twice: choose 2 (one output) or 4 (two)")
+        if block not in BLOCKS:
+            raise unknown("block", block, BLOCKS)
+        if min(channels - 1, blocks, between) < 0:
+            raise SRKitError(f"channels {channels}, blocks {blocks}, between {between}: at least 1, 0 and 0 are needed")
+        self.scale, self.scales = scale, (2, 4)[: scale // 2]
+        self.skip, self.sigmoid = skip, sigmoid and not skip
+        self.first = conv3(3, channels)
+        self.blocks = nn.Sequential(*(BLOCKS[block](channels) for _ in range(blocks)))
+        self.frozen = Frozen(features, feature_layers, feature_weights, feature_scale) if features else None
+        self.merge = conv1(channels + self.frozen.channels, channels) if features else None
+        self.mid = conv1(channels, 3)
+        self.between = nn.Sequential(*(BLOCKS[block](channels) for _ in range(between if scale == 4 else 0)))
+        self.large = conv1(channels, 3) if scale == 4 else None
+        for conv in filter(None, (self.mid, self.large) if skip else ()):
+            nn.init.zeros_(conv.weight)
+            nn.init.zeros_(conv.bias)
+
+    @property
+    def note(self) -> str:
+        """Which frozen network with which weights, for captions; empty without one."""
+        return self.frozen.extractor.note if self.frozen is not None else ""
+
+    def forward(self, low: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, 3, H, W) in [0, 1], any size, to (N, 3, 2H, 2W); with scale 4 to a tuple: that, and (N, 3, 4H, 4W)."""
+        x = self.blocks(F.relu(self.first(low)))
+        if self.frozen is not None:
+            x = F.relu(self.merge(torch.cat([x, self.frozen(low)], 1)))
+        mid = self._picture(self.mid, x, low, 2)
+        if self.large is None:
+            return mid
+        if self.between:
+            x = self.between(double(x))
+        return mid, self._picture(self.large, x, low, 4)
+
+    def _picture(self, conv: nn.Conv2d, x: Tensor, low: Tensor, scale: int) -> Tensor:
+        """One output: enlarge x to `scale` times low, then conv1, which here comes first.
+
+        The two can change places: one mixes pixels, the other channels, and since the pixels' weights add up to 1
+        the bias stays the same. So 3 channels are enlarged instead of 64. In bf16 the picture would lose
+        its finest levels: from here on it is what low is, fp32.
+        """
+        output = conv(x).to(low.dtype)
+        while output.shape[-1] < scale * low.shape[-1]:
+            output = double(output)
+        if self.skip:
+            return output + resize(low, scale=scale, kernel="bilinear")
+        return torch.sigmoid(output) if self.sigmoid else output
