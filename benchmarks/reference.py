@@ -7,10 +7,13 @@ Writes figures/reference/comparison.jpg, a smaller copy of the 3600 x 3600 page,
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 from srkit import cli, figures, metrics, models
@@ -27,26 +30,35 @@ def main(checkpoint: str) -> None:
     model = load_model(checkpoint)
     scale = model.scale
     high = crop_to_multiple(dict(open_bank("bundled", "test"))[PICTURE], scale)
-    methods = {name: models.create(name, scale) for name in ("nearest", "bilinear", "bicubic")}
-    pictures = {name: upscale(method, degrade(high, scale)) for name, method in {**methods, "SRCNN": model}.items()}
-    page = figures.comparison(pictures, high, PART, border=scale)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    whole = FOLDER / "comparison.png"
-    page.savefig(whole, dpi=figures.DPI)
-    with Image.open(whole) as picture:
-        picture.convert("RGB").resize((WIDTH, WIDTH), Image.LANCZOS).save(FOLDER / "comparison.jpg", quality=88)
-    whole.unlink()
-    facts = cli.inspect(checkpoint)
-    facts["data"]["source"] = Path(facts["data"]["source"]).name  # where it lay on this machine tells nobody anything
-    measured = {name: metrics.evaluate(method, [(PICTURE, high)], scale).to_dict() for name, method in
-                {**methods, "SRCNN": model}.items()}  # fmt: skip
+    methods = {name: models.create(name, scale) for name in ("nearest", "bilinear", "bicubic")} | {"SRCNN": model}
+    pictures = {name: upscale(method, degrade(high, scale)) for name, method in methods.items()}
     facts = {
         "command": f"python -m benchmarks.reference {checkpoint}",
         "picture": PICTURE,
-        "measured": measured,
-        **facts,
+        "measured": {
+            name: metrics.evaluate(method, [(PICTURE, high)], scale).to_dict() for name, method in methods.items()
+        },
+        **about(checkpoint),
     }
-    (FOLDER / "comparison.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    publish(figures.comparison(pictures, high, PART, border=scale), "comparison", facts)
+
+
+def about(checkpoint: str | Path) -> dict[str, Any]:
+    """What `srkit inspect` says of a checkpoint, without the folders of one machine."""
+    facts = cli.inspect(checkpoint)
+    facts["data"]["source"] = Path(facts["data"]["source"]).name
+    facts["hyper-parameters"]["feature_weights"] = Path(facts["hyper-parameters"]["feature_weights"]).name
+    return facts
+
+
+def publish(page: Figure, name: str, facts: dict[str, Any]) -> None:
+    """Write figures/reference/NAME.jpg, a smaller copy of the page, and NAME.json, where it comes from."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    whole = io.BytesIO()
+    page.savefig(whole, dpi=figures.DPI)
+    with Image.open(whole) as picture:
+        picture.convert("RGB").resize((WIDTH, WIDTH), Image.LANCZOS).save(FOLDER / f"{name}.jpg", quality=88)
+    (FOLDER / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from srkit import banks, images, metrics, models, notebooks, sources
 from srkit.errors import SRKitError, unknown
 from srkit.images import KERNELS
 from srkit.profiles import Student, choose_device, root
-from srkit.training import TrainConfig, Trainer, checkpoint
+from srkit.training import History, TrainConfig, Trainer, checkpoint
 from srkit.upscaling import upscale
 
 SAME_NAME = arg(name="")  # a nested dataclass whose flags carry no prefix
@@ -76,11 +76,11 @@ class Train:
     """
 
     model: Positional[str]
-    """Which network: srcnn (9-5-5 on a bilinear enlargement) or srcnn915 (9-1-5 on a bicubic one)."""
+    """Which network: srcnn, srcnn915, superresnet, or superresnet-multi, -residual, -dilated, -vgg, -clip."""
     data: str
     """A name that `srkit data` lists, or a folder of pictures."""
-    scale: int = 2
-    """How much larger the output is: 2, 3 or 4."""
+    scale: int | None = None
+    """How much larger the output is: 2, 3 or 4; the network's own if not given, else 2."""
     out: Path | None = None
     """Folder for what the training writes; runs/MODEL-xSCALE-DATA if not given."""
     overwrite: bool = False
@@ -104,10 +104,11 @@ class Train:
         torch.manual_seed(config.seed)  # decides the starting weights
         if self.model not in (*models.PRESETS, *KERNELS):
             raise unknown("model", self.model, models.PRESETS)
-        model = models.create(self.model, self.scale)
-        if not list(model.parameters()):
+        if self.model not in models.PRESETS:
             raise SRKitError(f"{self.model} has nothing to train: choose one of {', '.join(models.PRESETS)}")
-        out = self.out or root() / "runs" / f"{self.model}-x{self.scale}-{Path(self.data).name}"
+        looks = "features" in models.PRESETS[self.model].arguments
+        model = models.create(self.model, self.scale, **{"feature_weights": config.feature_weights} if looks else {})
+        out = self.out or root() / "runs" / f"{self.model}-x{model.scale}-{Path(self.data).name}"
         if (out / "last.pt").exists() and not self.overwrite:
             raise SRKitError(
                 f"{out} holds a training already: srkit resume {out / 'last.pt'}, or another --out, or --overwrite"
@@ -120,7 +121,11 @@ class Train:
         )
         trainer = Trainer(model, bank, config, validation=validation, out=out, student=self.student)
         where = f"on {trainer.device.type} in {trainer.precision}"
-        print(f"{self.model} x{self.scale}: {models.count_parameters(model):,} parameters, {where}")
+        trainable, frozen = models.count(model)
+        seen = f" and {frozen:,} frozen ({model.note})" if frozen else ""
+        print(f"{self.model} x{model.scale}: {trainable:,} parameters{seen}, {where}")
+        if trainer.loss.note:
+            print(f"the loss compares {trainer.loss.note}")
         print(f"training on {bank}" + (f", validating on {len(validation)}" if validation else ""))
         return _fit(trainer)
 
@@ -183,7 +188,8 @@ class Upscale:
     out: Annotated[Path | None, arg(aliases=["-o"])] = None
     """A folder; or, for one picture, a file. NAME_x3.png beside each picture if not given."""
     scale: int | None = None
-    """For nearest, bilinear and bicubic only: 2, 3 or 4. A trained model knows its own."""
+    """For nearest, bilinear and bicubic: 2, 3 or 4. A trained model knows its own; one with several outputs gives
+    the largest unless you say which."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
 
@@ -194,9 +200,10 @@ class Upscale:
         if as_file and len(self.pictures) > 1:
             raise SRKitError(f"{len(self.pictures)} pictures do not fit into the one file {self.out}: give a folder")
         model = load(self.checkpoint, self.scale).to(choose_device(self.device))
+        scale = self.scale or model.scale
         for path in self.pictures:
-            target = self.out if as_file else (self.out or path.parent) / f"{path.stem}_x{model.scale}.png"
-            output = upscale(model, images.read(path, alpha="keep"))
+            target = self.out if as_file else (self.out or path.parent) / f"{path.stem}_x{scale}.png"
+            output = upscale(model, images.read(path, alpha="keep"), scale)
             grey = len(output) == 3 and bool((output == output[:1]).all())
             images.write(output[:1] if grey else output, target)
             print(f"{target}: {output.shape[-1]} x {output.shape[-2]}")
@@ -225,7 +232,7 @@ class Evaluate:
     def __call__(self) -> None:
         model = load(self.model, self.scale).to(choose_device(self.device))
         bank = self.pictures()
-        table = metrics.evaluate(model, bank, model.scale)
+        table = metrics.evaluate(model, bank, self.scale or model.scale)
         facts = {"model": self.model, "data": self.data, "part": bank.recipe["part"], **table.to_dict()}
         if self.json:
             print(json.dumps(facts, indent=2))
@@ -256,10 +263,11 @@ def load(name: str, scale: int | None = None) -> nn.Module:
             raise SRKitError(f"{name} can enlarge by any scale: say which, e.g. --scale 3")
         return models.create(name, scale)
     if name in models.PRESETS:
-        raise SRKitError(f"{name} is not trained yet: name a checkpoint, e.g. runs/{name}-x3-t91/best.pt")
+        raise SRKitError(f"{name} is not trained yet: name a checkpoint, e.g. runs/{name}-…/best.pt")
     model = checkpoint.load_model(name)
-    if scale not in (None, model.scale):
-        raise SRKitError(f"{name} enlarges by {model.scale}, not by {scale}: leave --scale out")
+    scales = getattr(model, "scales", (model.scale,))
+    if scale not in (None, *scales):
+        raise SRKitError(f"{name} enlarges by {' or '.join(map(str, scales))}, not by {scale}: leave --scale out")
     return model
 
 
@@ -267,6 +275,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
     """What a checkpoint holds, as plain words and numbers; see `Inspect`."""
     state = checkpoint.load(path)
     model = checkpoint.model_of(state)
+    history = History()
+    history.restore(state["history"])
     measured = [row for row in state["history"] if "val/dB" in row]
     logged = [row for row in state["history"] if "loss" in row]
     last = {**(logged[-1] if logged else {}), **(measured[-1] if measured else {})}
@@ -274,10 +284,12 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "model": state["recipe"]["name"],
         "architecture": {k: v for k, v in state["recipe"].items() if k != "name"},
         "parameters": models.count_parameters(model),
+        **({"frozen parameters": models.count(model)[1], "features": model.note} if models.count(model)[1] else {}),
         "scale": model.scale,
         "step": state["step"],
         "seconds": round(state["seconds"], 1),
         "hyper-parameters": state["config"],
+        "weights by hand": [list(move) for move in history.moves()],
         "metrics": {k: v for k, v in last.items() if k not in ("step", "seconds", "val/seconds", "learning_rate")},
         "data": {**state["data"], "fingerprint": state["fingerprint"]},
         "student": state["student"],

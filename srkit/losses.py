@@ -185,6 +185,11 @@ class WeightedLoss:
             raise SRKitError(f"this model has none of the outputs that {', '.join(weights)} would weigh")
         return sum(weighted.values()), {name: value.detach() for name, value in {**raw, **weighted}.items()}
 
+    @torch.no_grad()
+    def measure(self, output: Tensor, high: Tensor) -> dict[str, float]:
+        """Every term with a weight, also of 0, raw and as a number."""
+        return {name: float(value) for name, value in self._terms(output, high, [*map(term_of, self.weights)])}
+
     def _terms(self, output: Tensor, high: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
         for name in names:
             if name in self.terms:

@@ -9,7 +9,7 @@ border of `scale` pixels cut, one value per picture, the mean over pictures. Bic
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from srkit.errors import SRKitError
 from srkit.images import check_scale, crop_to_multiple, degrade, luma
+from srkit.losses import WeightedLoss
+from srkit.models import output_at
 
 WINDOW = 11  # SSIM looks through an 11 x 11 Gaussian window
 
@@ -91,11 +93,12 @@ class Row:
     height: int
     psnr: float
     ssim: float
+    terms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Table:
-    """What `evaluate` measured: a row per picture; `psnr` (dB) and `ssim` are the means of the rows."""
+    """What `evaluate` measured: a row per picture; `psnr` (dB), `ssim` and `terms` are the means of the rows."""
 
     scale: int
     rows: list[Row]
@@ -108,30 +111,40 @@ class Table:
     def ssim(self) -> float:
         return sum(row.ssim for row in self.rows) / len(self.rows)
 
+    @property
+    def terms(self) -> dict[str, float]:
+        return {name: sum(row.terms[name] for row in self.rows) / len(self.rows) for name in self.rows[0].terms}
+
     def to_dict(self) -> dict:
-        """Plain words and numbers: scale, psnr, ssim, pictures."""
+        """Plain words and numbers: scale, psnr, ssim, the terms, pictures."""
         pictures = [asdict(row) for row in self.rows]
-        return {"scale": self.scale, "psnr": self.psnr, "ssim": self.ssim, "pictures": pictures}
+        pictures = [row | row.pop("terms") for row in pictures]
+        return {"scale": self.scale, "psnr": self.psnr, "ssim": self.ssim, **self.terms, "pictures": pictures}
 
     def __str__(self) -> str:
         wide = max(len("picture"), *(len(row.name) for row in self.rows))
-        lines = [f"{'picture':{wide}}  {'size':>11}  {'PSNR / dB':>9}  {'SSIM':>6}"]
-        for row in self.rows:
-            size = f"{row.width} x {row.height}"
-            lines.append(f"{row.name:{wide}}  {size:>11}  {row.psnr:9.2f}  {row.ssim:.4f}")
-        lines.append(f"{'mean':{wide}}  {f'x{self.scale}':>11}  {self.psnr:9.2f}  {self.ssim:.4f}")
+        names = "".join(f"  {name:>11}" for name in self.terms)
+        lines = [f"{'picture':{wide}}  {'size':>11}  {'PSNR / dB':>9}  {'SSIM':>6}{names}"]
+        mean = Row("mean", 0, 0, self.psnr, self.ssim, self.terms)
+        for row in (*self.rows, mean):
+            size = f"x{self.scale}" if row is mean else f"{row.width} x {row.height}"
+            terms = "".join(f"  {value:>11.4g}" for value in row.terms.values())
+            lines.append(f"{row.name:{wide}}  {size:>11}  {row.psnr:9.2f}  {row.ssim:.4f}{terms}")
         return "\n".join(lines)
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, pictures: Iterable[tuple[str, Tensor]], scale: int) -> Table:
+def evaluate(
+    model: nn.Module, pictures: Iterable[tuple[str, Tensor]], scale: int, loss: WeightedLoss | None = None
+) -> Table:
     """Measure a model by the protocol at the top of this file.
 
     Args:
         model: takes low (1, 3, H, W), gives output `scale` times larger; `models.create("bicubic", 3)`
             is one too.
         pictures: (name, high) pairs, high (3, H, W) in [0, 1]; a Bank is such a sequence of pairs.
-        scale: 2, 3 or 4.
+        scale: 2, 3 or 4; of a model with several outputs, the one that is measured.
+        loss: whose terms are measured too, each raw, whatever it weighs.
 
     Returns:
         A Table. The model runs in eval mode, in full precision, where its parameters are.
@@ -140,9 +153,10 @@ def evaluate(model: nn.Module, pictures: Iterable[tuple[str, Tensor]], scale: in
         SRKitError: no pictures, one too small to measure, another scale, or a model made for another.
     """
     check_scale(scale)
-    own = getattr(model, "scale", scale)
-    if own != scale:
-        raise SRKitError(f"this model enlarges by {own}, not by {scale}: ask for scale {own}")
+    own = getattr(model, "scales", (getattr(model, "scale", scale),))
+    if scale not in own:
+        does = " or ".join(map(str, own))
+        raise SRKitError(f"this model enlarges by {does}, not by {scale}: ask for scale {does}")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     training = model.training
     model.eval()
@@ -150,11 +164,12 @@ def evaluate(model: nn.Module, pictures: Iterable[tuple[str, Tensor]], scale: in
     for name, picture in pictures:
         try:
             high = crop_to_multiple(picture.to(device), scale)
-            output = model(degrade(high, scale)[None])[0]
+            output = output_at(model, degrade(high, scale)[None], scale)[0]
             values = psnr(output, high, scale).item(), ssim(output, high, scale).item()
+            terms = loss.measure(output[None].clamp(0, 1), high[None]) if loss else {}
         except SRKitError as error:
             raise SRKitError(f"{name}: {error}") from None
-        rows.append(Row(name, high.shape[-1], high.shape[-2], *values))
+        rows.append(Row(name, high.shape[-1], high.shape[-2], *values, terms))
     model.train(training)
     if not rows:
         raise SRKitError("no pictures to evaluate: name a data set or a folder that holds some")

@@ -82,6 +82,51 @@ def test_train_by_epochs_and_refusing_to_overwrite(trained, call, pictures):
     assert facts["model"] == "srcnn" and facts["step"] == 4  # 4 pictures twice, two at a time
 
 
+def test_a_perceptual_training_and_what_its_loss_looks_through(call, pictures, tmp_path):
+    command = (
+        "train",
+        "srcnn",
+        "--data",
+        pictures,
+        "--out",
+        tmp_path / "run",
+        *SMALL,
+        "--loss",
+        "mse",
+        1,
+        "relu1_2",
+        0.1,
+    )
+    status, out, err = call(*command, "--feature-weights", "random")
+    assert status == 0 and "VGG-16, random weights" in out, err
+    facts = json.loads(call("inspect", tmp_path / "run" / "last.pt", "--json")[1])
+    assert facts["metrics"]["relu1_2"] > 0 and facts["hyper-parameters"]["feature_weights"] == "random"
+    assert call("resume", tmp_path / "run" / "last.pt", "--steps", 6)[0] == 0
+    status, _, err = call(*command, "--overwrite", "--feature-weights", tmp_path / "nowhere.pth")
+    assert status == 2 and "no such weights file" in err
+
+
+def test_a_model_with_two_outputs_and_frozen_features(call, pictures, tmp_path):
+    out = tmp_path / "run"
+    status, said, err = call("train", "superresnet-vgg", "--data", pictures, "--out", out, *SMALL,
+                             "--feature-weights", "random")  # fmt: skip
+    assert status == 0 and "55,558 parameters and 260,160 frozen (VGG-16, random weights)" in said, err
+    facts = json.loads(call("inspect", out / "last.pt", "--json")[1])
+    assert facts["frozen parameters"] == 260_160 and {"val/x2/psnr", "val/x4/psnr"} <= facts["metrics"].keys()
+    rates = [
+        json.loads(call("evaluate", out / "last.pt", "--data", pictures, "--scale", n, "--json")[1])["scale"]
+        for n in (2, 4)
+    ]
+    assert rates == [2, 4]
+    picture = next(pictures.iterdir())
+    assert call("upscale", picture, "--checkpoint", out / "last.pt", "-o", tmp_path / "large.png")[0] == 0
+    assert read(tmp_path / "large.png").shape == (3, 160, 176)
+    assert call("upscale", picture, "--checkpoint", out / "last.pt", "--scale", 2, "-o", tmp_path / "mid.png")[0] == 0
+    assert read(tmp_path / "mid.png").shape == (3, 80, 88)
+    status, _, err = call("evaluate", out / "last.pt", "--data", pictures, "--scale", 3)
+    assert status == 2 and "enlarges by 2 or 4, not by 3" in err
+
+
 def test_evaluate_json_and_table(call, pictures):
     status, out, _ = call("evaluate", "bicubic", "--data", pictures, "--scale", 3, "--json")
     facts = json.loads(out)

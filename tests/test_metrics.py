@@ -12,7 +12,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from srkit import metrics, models
 from srkit.banks import open_bank
 from srkit.errors import SRKitError
-from srkit.images import luma
+from srkit.images import degrade, luma
+from srkit.losses import WeightedLoss
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(2, 33.68), (3, 30.41), (4, 28.43)])
@@ -59,6 +60,28 @@ def test_evaluate_keeps_the_mode_and_cuts_to_a_multiple():
     model = models.create("srcnn", 2).train()
     table = metrics.evaluate(model, [("odd", photograph(41, 33))], 2)
     assert model.training and (table.rows[0].width, table.rows[0].height) == (32, 40)
+
+
+def test_terms_of_a_loss_are_measured_whatever_they_weigh():
+    loss = WeightedLoss({"mse": 1, "l1": 0})
+    pictures = [("a", photograph(32, 32, 1)), ("b", photograph(32, 32, 2))]
+    bicubic = models.create("bicubic", 2)
+    table = metrics.evaluate(bicubic, pictures, 2, loss)
+    expected = [(bicubic(degrade(high, 2)[None])[0].clamp(0, 1) - high).abs().mean().item() for _, high in pictures]
+    assert [row.terms["l1"] for row in table.rows] == pytest.approx(expected)
+    assert table.terms["l1"] == pytest.approx(sum(expected) / 2) == table.to_dict()["l1"]
+    assert table.to_dict()["pictures"][1]["l1"] == pytest.approx(expected[1])
+    assert str(table).splitlines()[0].split()[-2:] == ["mse", "l1"]
+
+
+def test_each_output_of_a_model_is_measured_at_its_scale():
+    model = models.create("superresnet-multi", skip=True)  # an untrained skip is bilinear
+    pictures = [("a", photograph(32, 32))]
+    for scale in (2, 4):
+        bilinear = metrics.evaluate(models.create("bilinear", scale), pictures, scale)
+        assert metrics.evaluate(model, pictures, scale).psnr == pytest.approx(bilinear.psnr, abs=0.01)
+    with pytest.raises(SRKitError, match="enlarges by 2 or 4, not by 3"):
+        metrics.evaluate(model, pictures, 3)
 
 
 def test_bad_input_is_one_line():

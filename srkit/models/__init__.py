@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from srkit.errors import SRKitError, unknown
 from srkit.images import KERNELS
@@ -118,6 +118,14 @@ def create(name: str, scale: int | None = None, **changes: Any) -> nn.Module:
     return build({"name": name, "architecture": preset.architecture, **arguments})
 
 
+def output_at(model: nn.Module, low: Tensor, scale: int | None = None) -> Tensor:
+    """The model's output at one scale, its largest by default; of a model with several outputs, that one."""
+    output = model(low)
+    if isinstance(output, Tensor):
+        return output
+    return output[-1 if scale is None else model.scales.index(scale)]
+
+
 def build(recipe: dict[str, Any]) -> nn.Module:
     """Make a model from its recipe, the flat dict that `model.recipe` holds.
 
@@ -151,5 +159,6 @@ __all__ = [
     "count_parameters",
     "create",
     "multiply_adds",
+    "output_at",
     "receptive_field",
 ]
