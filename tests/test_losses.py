@@ -104,6 +104,22 @@ def test_perceptual_terms_by_hand(vgg):
     assert terms["texture"].item() == pytest.approx(difference.square().sum((1, 2)).mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+def test_distance_of_activations_and_its_gradient(kind):
+    a, b = torch.rand(2, 2, 8, 5, 5).to(kind)
+    a.requires_grad_()
+    value = losses.distance(a, b)
+    value.backward()
+    difference = (a - b).detach()
+    assert value.dtype != torch.bfloat16 and torch.allclose(
+        value.double(), difference.double().square().mean(), rtol=1e-5
+    )
+    assert torch.allclose(a.grad.double(), 2 * difference.double() / a.numel(), rtol=1e-2)
+    same = b.clone().requires_grad_()
+    losses.distance(same, b).backward()
+    assert not same.grad.any()  # and no number that is none
+
+
 @pytest.mark.parametrize("name", ["relu1_2", "relu4_3", "content", "texture"])
 def test_every_perceptual_term_has_a_gradient_to_the_output(name, vgg):
     output = torch.rand(1, 3, 24, 24, requires_grad=True)
