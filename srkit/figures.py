@@ -22,6 +22,7 @@ from torch import Tensor
 from srkit import metrics
 from srkit.errors import SRKitError
 from srkit.images import luma, to_uint8
+from srkit.losses import term_of
 from srkit.profiles import Setup
 from srkit.training.checkpoint import weights_sha256
 from srkit.training.history import History
@@ -43,6 +44,7 @@ QUANTITIES = {  # title and unit
     "charbonnier": ("Charbonnier", "Charbonnier error of values in [0, 1]"),
     "psnr": ("1 / PSNR", "1 / PSNR over RGB, in 1 / dB"),
     "tv": ("Total variation", "mean step between neighbours"),
+    "texture": ("Texture", "squared difference of Gram matrices"),
     "dB": ("PSNR", "PSNR on luma / dB"),
     "learning_rate": ("Learning rate", "learning rate per step"),
 }
@@ -147,6 +149,8 @@ def busiest(high: Tensor, side: int) -> Box:
 def curves(histories: History | dict[str, History], names: Sequence[str] | None = None) -> Figure:
     """Each quantity of a history in a graph of its own, training and validation of the same one together.
 
+    A dotted line marks each step at which a weight was moved by hand.
+
     Args:
         histories: one, or several by name to compare.
         names: which quantities; by default every term, the PSNR and the learning rate.
@@ -173,15 +177,24 @@ def curves(histories: History | dict[str, History], names: Sequence[str] | None 
                 if steps:
                     ax.plot(steps, values, style, color=color, label=f"{label} {kind}".strip(), lw=1.6, ms=4,
                             alpha=0.55 if kind == "training" else 1)  # fmt: skip
-        title, unit = QUANTITIES.get(name, (name, name))
+        for step in sorted({move.step for history in histories.values() for move in history.moves()}):
+            ax.axvline(step, color="grey", linestyle=":", linewidth=1)
+        title, unit = _said(name)
         ax.set(xlabel="step", ylabel=unit, title=title)
-        if name not in ("dB", "learning_rate"):
+        if term_of(name) not in ("dB", "learning_rate"):
             ax.set_yscale("log")
         ax.grid(alpha=0.3, which="both")
         ax.spines[["top", "right"]].set_visible(False)
         if len(ax.lines) > 1:
             ax.legend(frameon=False)
     return fig
+
+
+def _said(name: str) -> tuple[str, str]:
+    """Title and unit of a quantity; of one output of several, with its scale; a layer stands for its activations."""
+    term = term_of(name)
+    title, unit = QUANTITIES.get(term, (term, "mean squared difference of activations"))
+    return title if term == name else f"{title}, {name.removesuffix('/' + term)}", unit
 
 
 def _tells(name: str, found: Sequence[str], histories: dict[str, History]) -> bool:

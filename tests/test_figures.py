@@ -107,6 +107,12 @@ def test_curves_one_graph_a_quantity_with_units():
     assert [ax.get_title() for ax in fig.axes] == ["MSE", "PSNR"]  # constant rate and the sum of one term say nothing
     assert fig.axes[1].get_ylabel() == "PSNR on luma / dB" and fig.axes[0].get_xlabel() == "step"
     assert [line.get_label() for line in fig.axes[0].lines] == ["training", "validation"]
+    history.add({"step": 12, "from/mse": 1.0, "to/mse": 2.0})
+    marked = figures.curves(history, ["mse", "x2/psnr", "relu2_2"])
+    assert [line.get_xdata()[0] for line in marked.axes[0].lines if line.get_linestyle() == ":"] == [12]
+    assert [ax.get_title() for ax in marked.axes] == ["MSE", "1 / PSNR, x2", "relu2_2"]
+    assert marked.axes[2].get_ylabel() == "mean squared difference of activations"
+    history.rows.pop()
     both = figures.curves({"a": history, "b": history}, ["mse"])
     assert len(both.axes) == 1 and len(both.axes[0].lines) == 4
 
