@@ -98,7 +98,9 @@ def grid(
     return fig
 
 
-def comparison(pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str = "", border: int = 0) -> Figure:
+def comparison(
+    pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str = "", border: int = 0, insets: bool = False
+) -> Figure:
     """A page that compares methods: the whole truth with a part marked, then that part by each method.
 
     Args:
@@ -107,25 +109,46 @@ def comparison(pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str 
         box: left, top and width of the part to magnify; its height follows from the page.
         footer: a line at the foot of the page.
         border: pixels cut on each side before PSNR and SSIM, which are of the whole picture.
+        insets: show of every method the whole picture, with the part (then a square) magnified in its corner.
 
     Raises:
         SRKitError: the part does not lie inside the picture, or the sizes differ.
     """
+    if insets:
+        return _with_insets(pictures, high, box, footer, border)
     cells = len(pictures) + 2
     columns = 2 if cells <= 6 else 3
     fig, place = page(), _Places(-(-cells // columns), columns, head=MARGIN)
     left, top, width = box
     times = max(1, round(place.width / width))
     width, height = place.width // times, place.height // times
-    if left < 0 or top < 0 or left + width > high.shape[-1] or top + height > high.shape[-2]:
-        size = f"{high.shape[-1]} x {high.shape[-2]}"
-        raise SRKitError(f"the part {width} x {height} at {left}, {top} does not lie inside {size} pixels")
+    _check_inside(left, top, width, height, high)
     whole, shown = _picture(fig, place, 0, 0, high, fit=True)
     _frame(whole, left - shown[0], top - shown[1], width, height)
     _caption(fig, place, 0, 0, "the whole picture")
     for number, (name, picture) in enumerate({**pictures, "ground truth": high}.items(), start=1):
         row, column = divmod(number, columns)
         _picture(fig, place, row, column, picture[:, top : top + height, left : left + width])
+        text = name if picture is high else f"{name}   {_scored(fig, name, picture, high, border)}"
+        _caption(fig, place, row, column, text)
+    _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
+    return fig
+
+
+def _check_inside(left: int, top: int, width: int, height: int, high: Tensor) -> None:
+    if left < 0 or top < 0 or left + width > high.shape[-1] or top + height > high.shape[-2]:
+        size = f"{high.shape[-1]} x {high.shape[-2]}"
+        raise SRKitError(f"the part {width} x {height} at {left}, {top} does not lie inside {size} pixels")
+
+
+def _with_insets(pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str, border: int) -> Figure:
+    _check_inside(*box, box[2], high)
+    columns = 2 if len(pictures) < 4 else 3 if len(pictures) < 9 else 4
+    fig, place = page(), _Places(-(-(len(pictures) + 1) // columns), columns, head=MARGIN)
+    for number, (name, picture) in enumerate({**pictures, "ground truth": high}.items()):
+        row, column = divmod(number, columns)
+        ax, shown = _picture(fig, place, row, column, picture)
+        _inset(ax, picture, box, shown)
         text = name if picture is high else f"{name}   {_scored(fig, name, picture, high, border)}"
         _caption(fig, place, row, column, text)
     _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")

@@ -29,6 +29,7 @@ from srkit import metrics
 from srkit.errors import SRKitError
 from srkit.images import crop_to_multiple, degrade
 from srkit.losses import WeightedLoss
+from srkit.models import output_at
 from srkit.training import History, Trainer
 
 LOOKS = 0.02  # part of the time that goes into previews
@@ -198,8 +199,7 @@ class Run:
             if self.trainer.out and self.state == "stopped":
                 self.trainer.save()
         except Exception as error:
-            known = isinstance(error, SRKitError)
-            self.error = str(error) if known else "".join(traceback.format_exc().splitlines(True)[-6:]).strip()
+            self.error = str(error) if isinstance(error, SRKitError) else last_lines()
             self.state = "failed"
 
     def _may_go_on(self) -> bool:
@@ -215,11 +215,17 @@ class Run:
             return
         start, trainer = time.perf_counter(), self.trainer
         with trainer.autocast():
-            output = trainer.result(self.low[None].to(trainer.device))
-        output = (output if isinstance(output, Tensor) else output[-1])[0].float().clamp(0, 1).cpu()
+            output = output_at(trainer.result, self.low[None].to(trainer.device))
+        output = output[0].float().clamp(0, 1).cpu()
         psnr = metrics.psnr(output, self.high, trainer.model.scale).item()
         self.preview = Preview(self.step, output, psnr)
         self._looked += time.perf_counter() - start
+
+
+def last_lines(count: int = 5) -> str:
+    """The last lines of the traceback of the exception that is being handled, without those that only underline."""
+    lines = [line for line in traceback.format_exc().splitlines() if line.strip(" ^~")]
+    return "\n".join(lines[-count:])
 
 
 def replay(run: Run) -> Trainer:

@@ -44,6 +44,7 @@ def test_grid_is_3600_pixels_with_text_and_sidecar(here, bank, tmp_path, monkeyp
     assert facts["lesson"] == picture.info["lesson"] == "03"
     assert facts["weights_sha256"] == checkpoint.weights_sha256(trainer.result.state_dict())
     assert facts["data"]["fingerprint"] == bank.fingerprint and facts["loss"] == {"mse": 1.0}
+    assert facts["moves"] == [] and facts["features"] == ""
     high = rows(1)[0][-1]
     assert facts["shown"][0] == {"picture": "input", "border": 0, "psnr / ssim": figures.score(high * 0.9, high)}
     assert (

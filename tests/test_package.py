@@ -46,8 +46,8 @@ def test_floors_import_only_downwards():
         {"errors", "images"},
         {"features", "sources", "downloads", "labels", "profiles"},
         {"losses", "metrics", "banks", "models"},
-        {"training", "upscaling", "live"},
-        {"dashboard", "figures", "notebooks"},
+        {"training", "upscaling", "live", "comparing"},
+        {"dashboard", "gallery", "presets", "sketch", "figures", "notebooks"},
         {"cli", "__main__"},
     ]
     floor_of = {name: floor for floor, names in enumerate(floors) for name in names}
