@@ -150,7 +150,7 @@ def _with_insets(pictures: dict[str, Tensor], high: Tensor, box: Box, footer: st
         ax, shown = _picture(fig, place, row, column, picture)
         _inset(ax, picture, box, shown)
         text = name if picture is high else f"{name}   {_scored(fig, name, picture, high, border)}"
-        _caption(fig, place, row, column, text)
+        _caption(fig, place, row, column, text, size=14 if columns < 4 else 11)
     _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
     return fig
 
@@ -208,8 +208,11 @@ def curves(histories: History | dict[str, History], names: Sequence[str] | None 
             ax.set_yscale("log")
         ax.grid(alpha=0.3, which="both")
         ax.spines[["top", "right"]].set_visible(False)
-        if len(ax.lines) > 1:
+        if len(histories) == 1 and len(ax.lines) > 1:
             ax.legend(frameon=False)
+    if len(histories) > 1:  # one legend for all graphs, above them: in them it would lie on the lines
+        lines = {line.get_label(): line for ax in fig.axes for line in ax.lines if line.get_label()[0] != "_"}
+        fig.legend(lines.values(), lines.keys(), frameon=False, ncols=len(histories), loc="outside upper center")
     return fig
 
 
@@ -386,9 +389,9 @@ def _frame(ax: Axes, left: int, top: int, width: int, height: int) -> None:
         ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, color=color, linewidth=line))
 
 
-def _caption(fig: Figure, place: _Places, row: int, column: int, text: str) -> None:
+def _caption(fig: Figure, place: _Places, row: int, column: int, text: str, size: int = 14) -> None:
     x, y = place.corner(row, column)
-    _text(fig, x + place.width / 2, y + place.height + CAPTION / 2 - 5, text, size=14)
+    _text(fig, x + place.width / 2, y + place.height + CAPTION / 2 - 5, text, size=size)
 
 
 def _text(fig: Figure, x: float, y: float, text: str, **style: Any) -> None:
