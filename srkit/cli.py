@@ -1,4 +1,4 @@
-"""The command `srkit`: run the lessons, train, resume, inspect, upscale, evaluate, and get data sets."""
+"""The command `srkit`: run the lessons, train, resume, compare, inspect, upscale, evaluate, and get data sets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +17,7 @@ import tyro
 from torch import nn
 from tyro.conf import Positional, arg, subcommand
 
-from srkit import banks, images, metrics, models, notebooks, sources
+from srkit import banks, comparing, images, metrics, models, notebooks, sources
 from srkit.errors import SRKitError, unknown
 from srkit.images import KERNELS
 from srkit.profiles import Student, choose_device, root
@@ -252,6 +253,56 @@ class Evaluate:
         return banks.open_bank(self.data, part, **deal, mirror=self.mirror)
 
 
+@dataclass
+class Compare:
+    """Train several networks under the same training; one table says what each costs and gives.
+
+    Each trains in OUT/NETWORK and goes on from there: run again, the command only prints. Losses, PSNR and SSIM are
+    of the validation pictures, once an epoch and at the end.
+    """
+
+    data: str
+    """A name that `srkit data` lists, or a folder of pictures."""
+    networks: Positional[tuple[str, ...]] = ()
+    """superresnet, superresnet-multi, …; the workshop's six if none is named. NETWORK+skip: with skip=True."""
+    skip: bool = False
+    """Train a twin of each as well that adds to the bilinear enlargement of the input: skip=True."""
+    out: Path | None = None
+    """Folder for the trainings; runs/compare-DATA if not given."""
+    size: int = 288
+    """Make every picture SIZE x SIZE first; the input is a quarter of it. A multiple of 4."""
+    train: int | None = None
+    """How many pictures to train on; the set's usual number if not given."""
+    val: int | None = None
+    """How many other pictures to measure on."""
+    mirror: str | None = None
+    """A folder or web address that holds the set's files."""
+    json: bool = False
+    """Print JSON and nothing else."""
+    student: Student = field(default_factory=Student)
+    config: Annotated[TrainConfig, SAME_NAME] = field(default_factory=lambda: TrainConfig(**models.WORKSHOP))
+
+    def __call__(self) -> None:
+        with redirect_stdout(sys.stderr if self.json else sys.stdout):
+            comparison = self.compare()
+        print(json.dumps(comparison.to_dict(), indent=2) if self.json else f"\n{comparison}")
+
+    def compare(self) -> comparing.Comparison:
+        """Open the pictures, train and measure."""
+        names = [*(self.networks or comparing.available())]
+        names += [name + comparing.SKIP for name in names if self.skip and not name.endswith(comparing.SKIP)]
+        config = dataclasses.replace(self.config, crop=min(self.config.crop, self.size))
+        for name in names:
+            comparing.make(name, config)  # what is missing is said before pictures are read
+        settings = {"size": self.size, "train": self.train, "val": self.val, "seed": config.seed, "mirror": self.mirror}
+        device = choose_device(config.device)
+        bank, validation = (banks.open_bank(self.data, part, **settings, device=device) for part in ("train", "val"))
+        epoch = -(-len(bank) // config.batch_size)
+        out = self.out or root() / "runs" / f"compare-{Path(self.data).name}"
+        config = dataclasses.replace(config, val_freq=epoch)
+        return comparing.compare(names, bank, validation, config, out, self.student)
+
+
 def load(name: str, scale: int | None = None) -> nn.Module:
     """A model from a checkpoint, or an interpolation by name, which needs a scale.
 
@@ -334,7 +385,7 @@ def _tree(facts: dict[str, Any], indent: str = "") -> str:
     return "\n".join(lines)
 
 
-COMMANDS = ("run", "train", "resume", "inspect", "upscale", "evaluate", "data")
+COMMANDS = ("run", "train", "resume", "compare", "inspect", "upscale", "evaluate", "data")
 
 
 def _command(args: Sequence[str]) -> Any:
@@ -346,6 +397,7 @@ def _command(args: Sequence[str]) -> Any:
         Annotated[Run, subcommand("run")]
         | Annotated[Train, subcommand("train", default=train)]
         | Annotated[Resume, subcommand("resume")]
+        | Annotated[Compare, subcommand("compare")]
         | Annotated[Inspect, subcommand("inspect")]
         | Annotated[Upscale, subcommand("upscale")]
         | Annotated[Evaluate, subcommand("evaluate")]

@@ -14,6 +14,7 @@ step. There is no widget in here: `dashboard` is the view, and a script can do a
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import time
 import traceback
@@ -100,7 +101,7 @@ class Run:
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
         self._lock, self._guests = threading.Lock(), []
-        self._looked = 0.0
+        self._next_look = 0.0
         self._times: deque[tuple[int, float]] = deque(maxlen=20)
 
     # ------------------------------------------------------------------------------ what one sees
@@ -194,7 +195,7 @@ class Run:
                     if next(self.trainer, None) is None:
                         self.state = "finished"
                     self._times.append((self.step, time.perf_counter()))
-                    if self._looked <= LOOKS * self.seconds or self.state != "running":
+                    if time.perf_counter() >= self._next_look or self.state != "running":
                         self._look()
             if self.trainer.out and self.state == "stopped":
                 self.trainer.save()
@@ -218,8 +219,9 @@ class Run:
             output = output_at(trainer.result, self.low[None].to(trainer.device))
         output = output[0].float().clamp(0, 1).cpu()
         psnr = metrics.psnr(output, self.high, trainer.model.scale).item()
+        now, is_first = time.perf_counter(), self.preview is None
         self.preview = Preview(self.step, output, psnr)
-        self._looked += time.perf_counter() - start
+        self._next_look = now + min((now - start) / LOOKS, 1.0 if is_first else math.inf)  # the first one is slow
 
 
 def last_lines(count: int = 5) -> str:

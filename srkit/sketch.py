@@ -98,7 +98,7 @@ class Curves:
         low, high = _spread(min(values), max(values))
         off = {name: name not in self._last for name in names}
         words = {name: f"{name} off" if off[name] else name for name in names}
-        right, bottom = WIDTH - 10 - 6.4 * max(map(len, words.values())), HEIGHT - BOTTOM
+        right, bottom = WIDTH - 14 - 7 * max(map(len, words.values())), HEIGHT - BOTTOM
 
         def x(step: float) -> float:
             return LEFT + (right - LEFT) * step / last

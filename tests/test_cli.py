@@ -127,6 +127,21 @@ def test_a_model_with_two_outputs_and_frozen_features(call, pictures, tmp_path):
     assert status == 2 and "enlarges by 2 or 4, not by 3" in err
 
 
+def test_compare_trains_once_and_then_only_prints(call, pictures, tmp_path):
+    command = ("compare", "superresnet", "superresnet-vgg", "--data", pictures, "--size", "32", *SMALL,
+               "--feature-weights", "random", "--out", tmp_path / "out", "--skip")  # fmt: skip
+    status, out, err = call(*command, "--json")
+    facts = json.loads(out)
+    names = ["superresnet", "superresnet-vgg", "superresnet+skip", "superresnet-vgg+skip"]
+    assert status == 0 and [network["name"] for network in facts["networks"]] == names, err
+    assert facts["networks"][1]["frozen"] == 260_160 and facts["networks"][1]["features"] == "VGG-16, random weights"
+    assert len(facts["networks"][1]["losses"]["large"]) == 2 and facts["networks"][0]["losses"]["large"] == []
+    status, out, err = call(*command)
+    assert status == 0 and "superresnet-vgg+skip/last.pt: going on from step 4 of 4" in out, err
+    assert "bicubic" in out and "260,160" in out and "VGG-16, random weights" in out
+    assert f"{facts['bicubic']['large']['psnr']:.2f}" in out
+
+
 def test_evaluate_json_and_table(call, pictures):
     status, out, _ = call("evaluate", "bicubic", "--data", pictures, "--scale", 3, "--json")
     facts = json.loads(out)
@@ -206,6 +221,9 @@ def test_preset_settings_are_the_defaults_of_train():
         (["resume", "nothing.pt"], "nothing.pt: no such checkpoint"),
         (["upscale", "none.png", "--checkpoint", "bicubic", "--scale", "2"], "none.png: no such file"),
         (["run", "99"], "unknown lesson '99'"),
+        (["compare", "superresnet-mutli", "--data", "bundled"], "did you mean 'superresnet-multi'"),
+        (["compare", "srcnn", "--data", "bundled"], "unknown network 'srcnn'"),
+        (["compare", "superresnet-multi", "--data", "bundled", "--size", "73", "--device", "cpu"], "try 72"),
     ],
 )
 def test_mistakes_are_one_line_on_standard_error(words, message, call):

@@ -91,6 +91,18 @@ def test_comparison_shows_every_method_and_refuses_a_part_outside(here):
         figures.comparison(pictures, high, (100, 20, 40))
 
 
+@pytest.mark.parametrize("methods", [2, 8, 10])
+def test_comparison_of_whole_pictures_with_insets(methods):
+    high = photograph(96, 96)
+    pictures = {f"method {i}": high * (0.9 - i / 100) for i in range(methods)}
+    fig = figures.comparison(pictures, high, (30, 20, 24), border=2, insets=True)
+    texts = " ".join(text.get_text() for text in fig.texts)
+    assert len(fig.axes) == methods + 1 and all(name in texts for name in (*pictures, "ground truth"))
+    assert all(len(ax.child_axes) == 1 for ax in fig.axes) and len(fig.scores) == methods
+    with pytest.raises(SRKitError, match="does not lie inside 96 x 96 pixels"):
+        figures.comparison(pictures, high, (80, 20, 24), insets=True)
+
+
 def test_busiest_finds_the_detail():
     picture = torch.zeros(3, 60, 80)
     picture[:, 30:40, 50:60] = torch.rand(3, 10, 10)
