@@ -16,6 +16,7 @@ from benchmarks import perceptual
 from benchmarks.steps import Comparison, Options
 from srkit import live
 from srkit.dashboard import Dashboard
+from srkit.errors import SRKitError
 from srkit.profiles import Setup, Student, choose_device, current_profile
 
 INTERVAL = 0.5  # seconds between two refreshes, as the dashboard's heartbeat has it
@@ -45,6 +46,8 @@ def _watch(run: live.Run, refresh) -> Iterator[int]:
             done += 1
             yield done
         time.sleep(0.002)
+    if run.error:
+        raise SRKitError(run.error)
 
 
 COMPARISON = Comparison(

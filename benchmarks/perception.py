@@ -86,7 +86,8 @@ def main() -> None:
     low = degrade(high, options.scale)
     shown = {"nearest": models.create("nearest", options.scale), **methods}
     page = figures.comparison({name: upscale(m, low) for name, m in shown.items()}, high, options.part,
-                              loss.note, border=options.scale)  # fmt: skip
+                              f"SRCNN 9-5-5, x{options.scale}, {options.steps} steps each; {loss.note}",
+                              border=options.scale)  # fmt: skip
     facts = {
         "command": "python -m benchmarks.perception",
         "picture": options.picture,

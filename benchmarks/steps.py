@@ -120,6 +120,6 @@ class Comparison:
                     f"{row['batch_size']:5}  {side:18}  {one['pictures_per_second']:10.2f}"
                     f"  {one['peak_megabytes']:8.0f} MB"
                     f"  {one['share_of_bf16_peak']:12.0%}  {one['share_of_fp32_peak']:12.0%}"
-                    + (f"  {row['ratio']:5.3g}" if last else "")
+                    + (f"  {row['ratio']:.3f}" if last else "")
                 )
         return "\n".join(lines)

@@ -13,6 +13,7 @@ step. There is no widget in here: `dashboard` is the view, and a script can do a
 
 from __future__ import annotations
 
+import atexit
 import copy
 import math
 import threading
@@ -222,6 +223,14 @@ class Run:
         now, is_first = time.perf_counter(), self.preview is None
         self.preview = Preview(self.step, output, psnr)
         self._next_look = now + min((now - start) / LOOKS, 1.0 if is_first else math.inf)  # the first one is slow
+
+
+@atexit.register
+def _stop_at_exit() -> None:
+    """Let a run that still goes on when Python ends finish its step and save."""
+    if _current is not None:
+        _current.stop()
+        _current.wait(60)
 
 
 def last_lines(count: int = 5) -> str:

@@ -292,9 +292,11 @@ def balance(loss: WeightedLoss, output: Tensor, high: Tensor, shares: Mapping[st
             the term "mse", or else the first, with weight 1.
 
     Returns:
-        {"mse": 1.0, "relu2_2": …}: a share of 0 gives a weight of 0.
+        {"mse": 1.0, "relu2_2": …}, rounded to two digits, so that another device, whose sums differ in the last
+        digit, gives the same weights. A share of 0 gives a weight of 0.
     """
     values = dict(loss._terms(output, high, [name for name, share in shares.items() if share]))
     first = "mse" if shares.get("mse") else next(iter(values))
     unit = shares[first] / float(values[first])
-    return {name: share / float(values[name]) / unit if share else 0.0 for name, share in shares.items()}
+    weights = {name: share / float(values[name]) / unit if share else 0.0 for name, share in shares.items()}
+    return {name: float(f"{weight:.2g}") for name, weight in weights.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -12,7 +14,7 @@ from conftest import photograph
 from srkit import live, models
 from srkit.errors import SRKitError
 from srkit.losses import PerceptualLoss, WeightedLoss
-from srkit.training import TrainConfig, Trainer
+from srkit.training import TrainConfig, Trainer, checkpoint
 from srkit.training.checkpoint import weights_sha256
 
 SETTINGS = {"steps": 400, "batch_size": 2, "crop": 16, "log_freq": 5, "device": "cpu", "ema": 0.9}
@@ -198,6 +200,23 @@ def test_out_of_memory_is_said_and_the_run_goes_on(make):
 
 def _too_much():
     raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+
+def test_a_run_that_goes_on_when_python_ends_is_saved(tmp_path):
+    script = f"""
+import torch
+from srkit import live, models
+from srkit.banks import Bank
+from srkit.training import TrainConfig, Trainer
+bank = Bank([torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8)])
+config = TrainConfig(steps=10**6, batch_size=1, crop=16, device="cpu")
+run = live.Run(Trainer(models.create("srcnn", 2, channels=(8, 8)), bank, config, out={str(tmp_path / "run")!r}))
+run.start()
+while run.step < 2: pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] >= 2
 
 
 def test_the_thread_is_gone_at_the_end(make):

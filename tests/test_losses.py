@@ -169,9 +169,11 @@ def test_balance_gives_each_term_its_share(vgg):
     shares = {"mse": 0.5, "relu1_2": 0.2, "relu2_2": 0.3, "relu4_3": 0.0}
     loss.weights = losses.balance(loss, output, high, shares)
     assert loss.weights["mse"] == 1 and loss.weights["relu4_3"] == 0
+    nearly = losses.balance(loss, output * (1 + 1e-6), high, shares)  # as another device would compute it
+    assert nearly == loss.weights
     total, values = loss(output, high)
     for name in ("mse", "relu1_2", "relu2_2"):
-        assert values[f"weighted/{name}"].item() / total.item() == pytest.approx(shares[name], rel=1e-4)
+        assert values[f"weighted/{name}"].item() / total.item() == pytest.approx(shares[name], rel=0.1)
 
 
 # ---------------------------------------------------------------------------------- several outputs

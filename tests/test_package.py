@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import subprocess
 import sys
@@ -90,6 +92,15 @@ def test_one_address_everywhere():
             assert found == slug, f"{path.name} links to {found}, pyproject.toml says otherwise"
         for found in re.findall(r"REPOSITORY = \\\"(.+?)\\\"", text):
             assert found == address, f"{path.name} installs {found}, pyproject.toml says otherwise"
+
+
+def test_pictures_in_lessons_are_the_references():
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in json.loads(path.read_text())["cells"]:
+            for name, kinds in cell.get("attachments", {}).items():
+                (packed,) = kinds.values()
+                assert base64.b64decode(packed) == (ROOT / "figures" / "reference" / name).read_bytes()
+                assert f"(attachment:{name})" in "".join(cell["source"])
 
 
 def test_nothing_of_one_machine_is_committed():
