@@ -45,7 +45,7 @@ def _watch(run: live.Run, refresh) -> Iterator[int]:
         while done < run.step:
             done += 1
             yield done
-        time.sleep(0.002)
+        time.sleep(0.02)
     if run.error:
         raise SRKitError(run.error)
 

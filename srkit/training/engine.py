@@ -44,7 +44,8 @@ def keep_freed_memory() -> None:
     each step: a seventh of the time of a batch of 240 x 240 crops. Linux with glibc only; elsewhere nothing.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_max = -1, -4  # the names' numbers in malloc.h
+        trim_threshold, mmap_max, arena_max = -1, -4, -8  # the names' numbers in malloc.h
+        libc.mallopt(arena_max, 1)  # a thread's own arena could hold no block of 64 MiB
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, -1)
 
