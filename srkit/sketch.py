@@ -310,7 +310,7 @@ def still(curves: Curves, pictures: Mapping[str, Tensor], caption: str) -> Figur
         ax.set_yticks(ticks := _log_ticks(*ax.get_ylim()), list(map(short, ticks)))
         ax.minorticks_off()
         ax.set_xlim(left=0)
-        for step in {move.step for move in curves.moves}:
+        for step in {move.step for move in curves.moves if move.step}:  # what it began with is no move
             told_here = "\n ".join(told(move) for move in curves.moves if move.step == step)
             ax.axvline(step, color="0.4", ls="--", lw=0.9)
             ax.text(step, 0.98, f" {told_here}", transform=ax.get_xaxis_transform(), va="top", fontsize=7, color="0.3")
