@@ -291,6 +291,8 @@ class Compare:
         """Open the pictures, train and measure."""
         names = [*(self.networks or comparing.available())]
         names += [name + comparing.SKIP for name in names if self.skip and not name.endswith(comparing.SKIP)]
+        if self.size % 4:
+            raise SRKitError(f"--size {self.size} does not divide by 4: try {self.size // 4 * 4}")
         config = dataclasses.replace(self.config, crop=min(self.config.crop, self.size))
         for name in names:
             comparing.make(name, config)  # what is missing is said before pictures are read
@@ -340,7 +342,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
         "step": state["step"],
         "seconds": round(state["seconds"], 1),
         "hyper-parameters": state["config"],
-        "weights by hand": [list(move) for move in history.moves()],
+        "moves by hand": [f"step {m.step}: {m.term} {m.old:.3g} → {m.new:.3g}" for m in history.moves()],
         "metrics": {k: v for k, v in last.items() if k not in ("step", "seconds", "val/seconds", "learning_rate")},
         "data": {**state["data"], "fingerprint": state["fingerprint"]},
         "student": state["student"],

@@ -133,7 +133,7 @@ def available() -> list[str]:
     """The workshop's six; without timm five, and a line says so."""
     if importlib.util.find_spec("timm"):
         return list(SIX)
-    print("superresnet-clip is left out: timm is not installed: pip install 'srkit[clip]'")
+    print("superresnet-clip is left out: timm is not installed: pip install timm")
     return [name for name in SIX if name != "superresnet-clip"]
 
 

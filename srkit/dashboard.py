@@ -210,7 +210,10 @@ class Dashboard:
         self.curves.read()
         words = f"after step {self.run.step}, weights {', '.join(weighing(self.run.weights.snapshot(), self.terms))}"
         note = self.run.trainer.loss.note
-        pictures = {f"{name}  {remark}": picture for name, (remark, picture, _) in self.gallery.strip().items()}
+        pictures = {
+            f"{name} ({remark})" if remark else name: picture
+            for name, (remark, picture, _) in self.gallery.strip().items()
+        }
         return sketch.still(self.curves, pictures, words + (f"; features: {note}" if note else ""))
 
     # ------------------------------------------------------------------------------ building

@@ -29,7 +29,7 @@ PREPROCESSINGS = {
     "clip": ("RGB", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
 }
 SUFFIXES = (".safetensors", ".pth", ".pt")
-RANDOM = 'ask for random features with weights="random"'
+RANDOM = 'ask for random features with weights="random" (--feature-weights random)'
 
 
 class Extractor(nn.Module):
@@ -491,7 +491,7 @@ def _timm():
     try:
         import timm
     except ImportError:
-        raise SRKitError("timm is not installed: pip install 'srkit[clip]'") from None
+        raise SRKitError("timm is not installed: pip install timm") from None
     return timm
 
 

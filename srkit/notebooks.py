@@ -141,6 +141,9 @@ def _environment(profile: str, offline: bool, threads: int | None) -> dict[str, 
         "SRKIT_PROFILE": profile,
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }
+    for name in ("SRKIT_WEIGHTS", "SRKIT_MIRROR", "SRKIT_DATA", "SRKIT_ROOT"):
+        if Path(environment.get(name) or "-").exists():  # a kernel works in another folder
+            environment[name] = str(Path(environment[name]).absolute())
     if (HOME / "pyproject.toml").is_file():  # a clone: `import srkit` means this one, installed or not
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(HOME), os.getenv("PYTHONPATH")]))
     if threads:

@@ -112,7 +112,7 @@ def test_without_timm_only_clip_is_left_out(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
     assert comparing.available() == [name for name in comparing.SIX if name != "superresnet-clip"]
     assert "superresnet-clip is left out" in capsys.readouterr().out
-    with pytest.raises(SRKitError, match=r"pip install 'srkit\[clip\]'"):
+    with pytest.raises(SRKitError, match=r"pip install timm"):
         comparing.make("superresnet-clip", SMALL)
 
 

@@ -323,3 +323,12 @@ def test_show_source_shows_functions_classes_and_the_class_of_an_object(monkeypa
         "class SRKitError",
     ]
     assert "style=" in shown[0]["text/html"] and "lessons" in shown[0]["text/html"]
+
+
+def test_a_relative_path_in_the_environment_means_the_folder_one_is_in(tmp_path, monkeypatch):
+    (tmp_path / "eye.pth").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRKIT_WEIGHTS", "eye.pth")
+    assert notebooks._environment("quick", False, None)["SRKIT_WEIGHTS"] == str(tmp_path / "eye.pth")
+    monkeypatch.setenv("SRKIT_WEIGHTS", "random")  # a word, no file
+    assert notebooks._environment("quick", False, None)["SRKIT_WEIGHTS"] == "random"

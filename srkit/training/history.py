@@ -46,7 +46,7 @@ class History:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise SRKitError("TensorBoard is not installed: pip install 'srkit[tensorboard]'") from None
+            raise SRKitError("TensorBoard is not installed: pip install tensorboard") from None
         return SummaryWriter(self.path.parent / "tensorboard")
 
     def add(self, row: Row) -> None:
