@@ -419,6 +419,8 @@ class Trainer:
         free = {"num_epoch", "device", "compile", "log_freq", "val_freq", "save_freq", "tensorboard"}
         if self.config.schedule == "constant" or self.config.schedule_steps:
             free.add("steps")
+        if not self.loss.perceptual:  # then nothing looks through them; a model's own stand in its recipe
+            free |= {"features", "feature_weights", "preprocessing"}
         matter = ["recipe", "fingerprint", *(name for name in state["config"] if name not in free)]
         differ = [name for name in matter if mine.get(name) != theirs.get(name)]
         if differ:

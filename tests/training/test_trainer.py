@@ -376,6 +376,16 @@ def test_a_perceptual_training_resumes_from_its_file_alone(tmp_path):
     assert "relu1_2" in rest.loss.weights and Trainer.resume(tmp_path / "half" / "last.pt", loss={"mse": 2}).loss
 
 
+def test_features_matter_for_picking_up_only_where_a_term_reads_them(bank, tmp_path, capsys):
+    trainer(bank, steps=3, out=tmp_path / "mse").fit(progress=False)
+    assert trainer(bank, steps=3, out=tmp_path / "mse", feature_weights="random").pick_up().step_number == 3
+    seen = {"loss": {"mse": 1, "relu1_2": 0.1}, "feature_weights": "random"}
+    trainer(bank, steps=3, out=tmp_path / "vgg", **seen).fit(progress=False)
+    assert trainer(bank, steps=3, out=tmp_path / "vgg", **seen).pick_up().step_number == 3
+    assert trainer(bank, steps=3, out=tmp_path / "vgg", **seen, features="vgg19").pick_up().step_number == 0
+    assert "another training (features" in capsys.readouterr().out
+
+
 def test_a_picture_too_small_for_the_network_is_said_before_training(bank):
     with pytest.raises(SRKitError, match="pixels"):
         trainer(bank, crop=8, loss={"relu5_3": 1}, feature_weights="random")
