@@ -20,7 +20,7 @@ from torch import Tensor
 
 from srkit.images import to_uint8
 from srkit.losses import term_of
-from srkit.training.history import History, Move
+from srkit.training.history import History, Move, moves_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,8 +55,7 @@ class Curves:
         rows = self.history.rows[self._read :]
         self._read += len(rows)
         for row in rows:
-            self.moves += [Move(int(row["step"]), name[3:], row["from/" + name[3:]], row[name])
-                           for name in row if name.startswith("to/")]  # fmt: skip
+            self.moves += moves_in(row)
             terms = [name for name in row if f"weighted/{name}" in row]
             if not terms:
                 continue

@@ -20,6 +20,12 @@ class Move(NamedTuple):
     new: float
 
 
+def moves_in(row: Row) -> list[Move]:
+    """What a row of a history says was moved; as a rule nothing."""
+    terms = [name.removeprefix("to/") for name in row if name.startswith("to/")]
+    return [Move(int(row["step"]), term, row[f"from/{term}"], row[f"to/{term}"]) for term in terms]
+
+
 class History:
     """Rows of plain numbers, each with its "step".
 
@@ -79,9 +85,4 @@ class History:
 
     def moves(self) -> list[Move]:
         """Every change made by hand, in order."""
-        return [
-            Move(int(row["step"]), name.removeprefix("to/"), row[name.replace("to/", "from/", 1)], row[name])
-            for row in list(self.rows)
-            for name in row
-            if name.startswith("to/")
-        ]
+        return [move for row in list(self.rows) for move in moves_in(row)]
