@@ -17,11 +17,14 @@ from srkit.images import KERNELS
 from srkit.models.interpolation import Interpolation
 from srkit.models.measures import count, count_parameters, multiply_adds, receptive_field
 from srkit.models.srcnn import SRCNN
+from srkit.models.srresnet import Discriminator, SRResNet
 from srkit.models.superresnet import SuperResNet
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "SRCNN": SRCNN,
     "SuperResNet": SuperResNet,
+    "SRResNet": SRResNet,
+    "Discriminator": Discriminator,
     "Interpolation": Interpolation,
 }
 
@@ -93,6 +96,18 @@ PRESETS: dict[str, Preset] = {
          "features": "clip", "feature_layers": ("stem", "layer1"), "feature_weights": "imagenet", "feature_scale": 2},
         WORKSHOP,
     ),
+    "srresnet": Preset(
+        "SRResNet with 16 blocks of 64 filters: the paper's, SRGAN's generator after its first stage (lesson 06)",
+        "SRResNet",
+        {"scale": 4},
+        {"steps": 100_000, "batch_size": 16, "crop": 96, "learning_rate": 1e-4},
+    ),
+    "srresnet-small": Preset(
+        "8 blocks of 48 filters without normalisation on a bicubic enlargement: for processors (lessons 06, 07)",
+        "SRResNet",
+        {"scale": 4, "channels": 48, "blocks": 8, "norm": False, "last_kernel": 3, "skip": True},
+        {"steps": 5000, "batch_size": 16, "crop": 96, "learning_rate": 2e-3, "schedule": "cosine", "clip": 1.0},
+    ),
 }  # fmt: skip
 
 
@@ -151,8 +166,10 @@ __all__ = [
     "ARCHITECTURES",
     "PRESETS",
     "SRCNN",
+    "Discriminator",
     "Interpolation",
     "Preset",
+    "SRResNet",
     "SuperResNet",
     "build",
     "count",

@@ -1,0 +1,208 @@
+"""SRResNet, the deep residual network that becomes SRGAN's generator, and the discriminator that judges it (lesson 06).
+
+Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network",
+arXiv 1609.04802, figure 4. Both networks take and give pictures in [0, 1], as everywhere in the course; the
+[-1, 1] that the paper computes in stays inside.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from srkit.errors import SRKitError, unknown
+from srkit.images import resize
+
+UPSAMPLES = ("shuffle", "nearest")
+OUTPUTS = ("linear", "tanh")
+
+
+class ResidualBlock(nn.Module):
+    """x + norm(conv3(PReLU(norm(conv3(x))))), figure 4 of the paper."""
+
+    def __init__(self, channels: int, norm: bool) -> None:
+        super().__init__()
+        self.change = nn.Sequential(*conv(channels, channels, norm), nn.PReLU(), *conv(channels, channels, norm))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, channels, H, W) to the same shape."""
+        return x + self.change(x)
+
+
+def conv(inputs: int, outputs: int, norm: bool, stride: int = 1) -> list[nn.Module]:
+    """A 3 x 3 convolution, and batch normalisation if asked for."""
+    return [nn.Conv2d(inputs, outputs, 3, stride, padding=1)] + [nn.BatchNorm2d(outputs)] * norm
+
+
+class Double(nn.Sequential):
+    """Twice as high and wide, learnt: either way one convolution and a PReLU.
+
+    - "shuffle": conv3 to four times the channels, and PixelShuffle lays them out as 2 x 2 pixels (Shi et al.,
+      arXiv 1609.05158, eq. 4). The four start equal (ICNR, Aitken et al., arXiv 1707.02937): with four
+      different starts, the output starts as a checkerboard.
+    - "nearest": repeat each pixel, then conv3. There is no checkerboard whatever the weights (Odena et al., "Deconvolution and Checkerboard Artifacts", 2016).
+    """
+
+    def __init__(self, channels: int, upsample: str) -> None:
+        if upsample == "shuffle":
+            layers = [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
+            icnr(layers[0])
+        else:
+            layers = [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(channels, channels, 3, padding=1)]
+        super().__init__(*layers, nn.PReLU())
+
+
+@torch.no_grad()
+def icnr(layer: nn.Conv2d, factor: int = 2) -> None:
+    """Start the convolution before a PixelShuffle so that the two together enlarge like "nearest"."""
+    for weights in (layer.weight, layer.bias):
+        # PixelShuffle takes factor² neighbouring channels for the pixels of one.
+        weights.copy_(weights[:: factor**2].repeat_interleave(factor**2, dim=0))
+
+
+class SRResNet(nn.Module):
+    """Residual blocks at the input's size, then one doubling after the other.
+
+        low ─ conv9, PReLU ─┬─ blocks ─ conv3, norm ─ + ─ double (x2, or twice: x4) ─ conv9 ─ output
+                            └─────────────────────────┘
+
+    Args:
+        scale: 2 or 4.
+        channels: filters of every layer; 64 in the paper.
+        blocks: residual blocks; 16 in the paper.
+        norm: batch normalisation in the blocks, as in the paper. Later networks leave it out: its statistics, of a
+            few crops, shift colours and contrast (EDSR, arXiv 1707.02921; ESRGAN, arXiv 1809.00219).
+        upsample: how it doubles, "shuffle" (the paper's) or "nearest"; see `Double`.
+        last_kernel: size of the last convolution; 9 in the paper. With few channels it would be most of the work.
+        skip: add the bicubic enlargement of low to the output. The last convolution then starts at zero, and
+            training at bicubic. Not in the paper.
+        output: "linear", or "tanh" to keep the output between 0 and 1, as some implementations do.
+        frozen_norm: keep batch normalisation as it was learnt, in training too. For fine-tuning: the statistics
+            of a small set of pictures would wreck it. Scale and shift, its weights, are still trained.
+
+    Raises:
+        SRKitError: another scale, upsampling or output, or no channels.
+    """
+
+    def __init__(
+        self,
+        scale: int = 4,
+        channels: int = 64,
+        blocks: int = 16,
+        norm: bool = True,
+        upsample: str = "shuffle",
+        last_kernel: int = 9,
+        skip: bool = False,
+        output: str = "linear",
+        frozen_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if scale not in (2, 4):
+            raise SRKitError(f"scale {scale}: an SRResNet doubles once or twice, so choose 2 or 4; srcnn does 3")
+        if upsample not in UPSAMPLES:
+            raise unknown("upsampling of an SRResNet", upsample, UPSAMPLES)
+        if output not in OUTPUTS:
+            raise unknown("output of an SRResNet", output, OUTPUTS)
+        if channels < 1 or blocks < 0 or last_kernel % 2 == 0:
+            raise SRKitError(f"channels {channels}, blocks {blocks}, last_kernel {last_kernel}: at least 1, 0, and odd")
+        self.scale, self.skip, self.output, self.frozen_norm = scale, skip, output, frozen_norm
+        self.enter = nn.Sequential(nn.Conv2d(3, channels, 9, padding=4), nn.PReLU())
+        self.trunk = nn.Sequential(
+            *(ResidualBlock(channels, norm) for _ in range(blocks)), *conv(channels, channels, norm)
+        )
+        self.enlarge = nn.Sequential(*(Double(channels, upsample) for _ in range(int(math.log2(scale)))))
+        self.leave = nn.Conv2d(channels, 3, last_kernel, padding=last_kernel // 2)
+        if skip:
+            nn.init.zeros_(self.leave.weight)
+            nn.init.zeros_(self.leave.bias)
+
+    def forward(self, low: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W); not clipped, unless by tanh."""
+        x = self.enter(low)
+        x = x + self.trunk(x)
+        x = self.enlarge(x)
+        x = self.leave(x).to(low.dtype)  # from here on it is a picture, for which bf16 has too few levels
+        if self.output == "tanh":
+            x = torch.tanh(x)
+        if self.skip:
+            return resize(low, scale=self.scale) + x / 2
+        return (x + 1) / 2
+
+    def train(self, mode: bool = True) -> SRResNet:
+        """As every module, but frozen batch normalisation stays as it is."""
+        super().train(mode)
+        if self.frozen_norm:
+            for layer in self.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    layer.eval()
+        return self
+
+
+class Discriminator(nn.Module):
+    """Tells real pictures from a generator's: one number each, a logit. Above 0 it says "real".
+
+        picture ─ conv3 64, LReLU ─ 7 x [conv3, norm, LReLU] to 512 channels at 1/16 of the size ─ head ─ logit
+
+    Every second convolution halves the size instead of pooling. There is no sigmoid: the loss has it.
+
+    Args:
+        channels: filters of the first layer; each halving but the first doubles them, to eight times that. 64 in
+            the paper.
+        size: None averages over the picture before two 1 x 1 convolutions, so that any size can be judged, with 5.2
+            million weights. 96 is the paper's: two fully connected layers, 23.6 million weights, 96-pixel pictures only.
+
+    Raises:
+        SRKitError: a size that four halvings do not divide.
+    """
+
+    def __init__(self, channels: int = 64, size: int | None = None) -> None:
+        super().__init__()
+        if size is not None and (size < 16 or size % 16):
+            raise SRKitError(
+                f"a discriminator for {size} pixels: choose a multiple of 16 (it halves four times), or None"
+            )
+        self.size = size
+        widths = [channels * 2**i for i in range(4)]
+        layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1), nn.LeakyReLU(0.2)]
+        inputs = channels
+        for width in widths:
+            if width != channels:
+                layers += [*conv(inputs, width, norm=True), nn.LeakyReLU(0.2)]
+            layers += [*conv(width, width, norm=True, stride=2), nn.LeakyReLU(0.2)]
+            inputs = width
+        self.look = nn.Sequential(*layers)
+        hidden = 16 * channels
+        if size is None:
+            head = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, hidden, 1), nn.LeakyReLU(0.2), nn.Conv2d(hidden, 1, 1)]
+        else:
+            pixels = (size // 16) ** 2
+            head = [nn.Flatten(), nn.Linear(inputs * pixels, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1)]
+        self.judge = nn.Sequential(*head)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to N logits.
+
+        Raises:
+            SRKitError: another size than the one it was made for.
+        """
+        if self.size is not None and tuple(pictures.shape[-2:]) != (self.size, self.size):
+            height, width = pictures.shape[-2:]
+            raise SRKitError(
+                f"this discriminator judges {self.size} x {self.size} pixels, not {width} x {height}: crop to that, or "
+                "take one with size=None"
+            )
+        return self.judge(self.look(2 * pictures - 1)).flatten()
+
+
+def check_generator(model: nn.Module) -> None:
+    """Refuse what cannot be the generator of a GAN of this course.
+
+    Raises:
+        SRKitError: it has several outputs, or is a discriminator.
+    """
+    if isinstance(model, Discriminator):
+        raise SRKitError("this is a discriminator: the generator must be a network that enlarges, such as srresnet")
+    if len(getattr(model, "scales", (1,))) > 1:
+        raise SRKitError("a GAN needs a generator with one output, such as srresnet: this one has several")
