@@ -57,7 +57,8 @@ def publish(page: Figure, name: str, facts: dict[str, Any]) -> None:
     whole = io.BytesIO()
     page.savefig(whole, dpi=figures.DPI)
     with Image.open(whole) as picture:
-        picture.convert("RGB").resize((WIDTH, WIDTH), Image.LANCZOS).save(FOLDER / f"{name}.jpg", quality=88)
+        size = (WIDTH, round(WIDTH * picture.height / picture.width))
+        picture.convert("RGB").resize(size, Image.LANCZOS).save(FOLDER / f"{name}.jpg", quality=88)
     (FOLDER / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 

@@ -16,7 +16,8 @@ __version__ = "0.1.0"
 
 # Read when first used, so that `import srkit` costs nothing beside `import torch`.
 _WHERE = {"setup": "profiles", "Student": "profiles", "SRKitError": "errors", "evaluate": "metrics",
-          "Trainer": "training", "TrainConfig": "training", "open_bank": "banks", "upscale": "upscaling"}  # fmt: skip
+          "Trainer": "training", "TrainConfig": "training", "GANTrainer": "training", "GANConfig": "training",
+          "open_bank": "banks", "upscale": "upscaling"}  # fmt: skip
 
 __all__ = ["__version__", *_WHERE]
 

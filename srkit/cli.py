@@ -20,8 +20,9 @@ from tyro.conf import Positional, arg, subcommand
 from srkit import banks, comparing, images, metrics, models, notebooks, sources
 from srkit.errors import SRKitError, unknown
 from srkit.images import KERNELS
+from srkit.models import foreign, trained
 from srkit.profiles import Student, choose_device, root
-from srkit.training import History, TrainConfig, Trainer, checkpoint
+from srkit.training import GANConfig, GANTrainer, History, TrainConfig, Trainer, checkpoint, gan
 from srkit.upscaling import upscale
 
 SAME_NAME = arg(name="")  # a nested dataclass whose flags carry no prefix
@@ -77,9 +78,14 @@ class Train:
     """
 
     model: Positional[str]
-    """Which network: srcnn, srcnn915, superresnet, or superresnet-multi, -residual, -dilated, -vgg, -clip."""
+    """Which network: srcnn, srcnn915, superresnet, or superresnet-multi, -residual, -dilated, -vgg, -clip; srresnet,
+    srresnet-small; srgan, srgan-small, which --start from a trained srresnet."""
     data: str
     """A name that `srkit data` lists, or a folder of pictures."""
+    start: Path | None = None
+    """Begin with the weights of this checkpoint: to fine-tune, or for a GAN."""
+    frozen_norm: bool = False
+    """With --start: keep batch normalisation as it was learnt, for fine-tuning an srresnet on few pictures."""
     scale: int | None = None
     """How much larger the output is: 2, 3 or 4; the network's own if not given, else 2."""
     out: Path | None = None
@@ -109,6 +115,8 @@ class Train:
             raise SRKitError(f"{self.model} has nothing to train: choose one of {', '.join(models.PRESETS)}")
         looks = "features" in models.PRESETS[self.model].arguments
         model = models.create(self.model, self.scale, **{"feature_weights": config.feature_weights} if looks else {})
+        if self.start:
+            model = self.started(model)
         out = self.out or root() / "runs" / f"{self.model}-x{model.scale}-{Path(self.data).name}"
         if (out / "last.pt").exists() and not self.overwrite:
             raise SRKitError(
@@ -120,7 +128,8 @@ class Train:
         validation = (
             banks.open_bank(self.data, "val", size=self.size, **counts, device=device) if has_validation else None
         )
-        trainer = Trainer(model, bank, config, validation=validation, out=out, student=self.student)
+        kind = GANTrainer if models.PRESETS[self.model].gan else Trainer
+        trainer = kind(model, bank, config, validation=validation, out=out, student=self.student)
         where = f"on {trainer.device.type} in {trainer.precision}"
         trainable, frozen = models.count(model)
         seen = f" and {frozen:,} frozen ({model.note})" if frozen else ""
@@ -129,6 +138,27 @@ class Train:
             print(f"the loss compares {trainer.loss.note}")
         print(f"training on {bank}" + (f", validating on {len(validation)}" if validation else ""))
         return _fit(trainer)
+
+    def started(self, fresh: nn.Module) -> nn.Module:
+        """The trained model of --start: the network that was named, or another project's; for a GAN any generator."""
+        model = load(str(self.start), self.scale)
+        same = {**model.recipe, "name": self.model, "frozen_norm": False} == {**fresh.recipe, "frozen_norm": False}
+        from_elsewhere = isinstance(model, type(fresh)) and model.recipe["name"] not in models.PRESETS
+        if not (same or from_elsewhere or models.PRESETS[self.model].gan):
+            raise SRKitError(f"{self.start} holds {model.recipe['name']} x{model.scale}, not {self.model}: name that")
+        changes = {"frozen_norm": True} if self.frozen_norm else {}
+        return models.rebuild(model, name=self.model if same else model.recipe["name"], **changes)
+
+
+@dataclass
+class TrainGAN(Train):
+    """Train a generator against a discriminator: SRGAN's second stage, from a trained first one (--start).
+
+    Writes OUT/last.pt, OUT/previous.pt, OUT/best.pt (the validation's outputs most like the truth to the features'
+    network) and OUT/history.jsonl. Ctrl-C saves and stops; `srkit resume OUT/last.pt` goes on.
+    """
+
+    config: Annotated[GANConfig, SAME_NAME] = field(default_factory=GANConfig)
 
 
 @dataclass
@@ -166,10 +196,13 @@ class Resume:
 
 @dataclass
 class Inspect:
-    """Say what a checkpoint holds: model, scale, step, settings, metrics, student, sha256 of the weights."""
+    """Say what a checkpoint holds: model, scale, step, settings, metrics, student, sha256 of the weights.
+
+    Of an SRGAN generator of leftthomas, dongheehand or Lornatang: project, licence, model, scale, sha256.
+    """
 
     checkpoint: Positional[Path]
-    """The checkpoint, e.g. runs/t91/last.pt."""
+    """The checkpoint, e.g. runs/t91/last.pt; or another project's."""
     json: bool = False
     """Print JSON and nothing else."""
 
@@ -185,7 +218,8 @@ class Upscale:
     pictures: Positional[tuple[Path, ...]]
     """Picture files."""
     checkpoint: str
-    """A checkpoint, or nearest, bilinear or bicubic."""
+    """srresnet-small-x4 or srgan-small-x4, which come trained; a checkpoint, srkit's or another project's (see srkit
+    inspect -h); or nearest, bilinear or bicubic."""
     out: Annotated[Path | None, arg(aliases=["-o"])] = None
     """A folder; or, for one picture, a file. NAME_x3.png beside each picture if not given."""
     scale: int | None = None
@@ -215,7 +249,8 @@ class Evaluate:
     """Measure a model: PSNR and SSIM on luma, a border of SCALE pixels cut, per picture and mean."""
 
     model: Positional[str]
-    """A checkpoint, or nearest, bilinear or bicubic."""
+    """srresnet-small-x4 or srgan-small-x4, which come trained; a checkpoint, srkit's or another project's (see srkit
+    inspect -h); or nearest, bilinear or bicubic."""
     data: str
     """A name that `srkit data` lists, or a folder of pictures."""
     scale: int | None = None
@@ -242,7 +277,8 @@ class Evaluate:
 
     def pictures(self) -> banks.Bank:
         """The pictures to measure on; never by default those that the checkpoint was trained on."""
-        own = {} if self.model in KERNELS else checkpoint.load(self.model)["data"]
+        state = {} if self.model in (*KERNELS, *trained.names()) else checkpoint.read(self.model)
+        own = state["data"] if checkpoint.is_own(state) else {}
         same = bool(own) and _same_source(own["source"], self.data)
         deal = {name: own[name] for name in ("train", "val", "test", "seed")} if same else {}
         part = self.part
@@ -316,8 +352,9 @@ def load(name: str, scale: int | None = None) -> nn.Module:
             raise SRKitError(f"{name} can enlarge by any scale: say which, e.g. --scale 3")
         return models.create(name, scale)
     if name in models.PRESETS:
-        raise SRKitError(f"{name} is not trained yet: name a checkpoint, e.g. runs/{name}-…/best.pt")
-    model = checkpoint.load_model(name)
+        ours = ", ".join(trained.names())
+        raise SRKitError(f"{name} is not trained yet: name a checkpoint, e.g. runs/{name}-…/best.pt, or one of {ours}")
+    model = models.load(name) if name in trained.names() else checkpoint.load_model(name)
     scales = getattr(model, "scales", (model.scale,))
     if scale not in (None, *scales):
         raise SRKitError(f"{name} enlarges by {' or '.join(map(str, scales))}, not by {scale}: leave --scale out")
@@ -326,27 +363,47 @@ def load(name: str, scale: int | None = None) -> nn.Module:
 
 def inspect(path: str | Path) -> dict[str, Any]:
     """What a checkpoint holds, as plain words and numbers; see `Inspect`."""
-    state = checkpoint.load(path)
+    if str(path) in trained.names():
+        return trained.card(str(path))
+    state = checkpoint.read(path)
+    if not checkpoint.is_own(state):
+        return _inspect_foreign(path, state)
     model = checkpoint.model_of(state)
     history = History()
     history.restore(state["history"])
     measured = [row for row in state["history"] if "val/dB" in row]
     logged = [row for row in state["history"] if "loss" in row]
     last = {**(logged[-1] if logged else {}), **(measured[-1] if measured else {})}
+    judge = state.get("discriminator")
     return {
         "model": state["recipe"]["name"],
         "architecture": {k: v for k, v in state["recipe"].items() if k != "name"},
         "parameters": models.count_parameters(model),
         **({"frozen parameters": models.count(model)[1], "features": model.note} if models.count(model)[1] else {}),
+        **({"discriminator": models.count_parameters(models.build(judge["recipe"]))} if judge else {}),
         "scale": model.scale,
+        "started from": state["start"] or "nothing",
         "step": state["step"],
         "seconds": round(state["seconds"], 1),
         "hyper-parameters": state["config"],
         "moves by hand": [f"step {m.step}: {m.term} {m.old:.3g} → {m.new:.3g}" for m in history.moves()],
         "metrics": {k: v for k, v in last.items() if k not in ("step", "seconds", "val/seconds", "learning_rate")},
+        **({"verdict": gan.verdict(history)} if judge else {}),
         "data": {**state["data"], "fingerprint": state["fingerprint"]},
         "student": state["student"],
         "weights": "average (EMA)" if state["ema"] else "last step's",
+        "weights_sha256": checkpoint.weights_sha256(model.state_dict()),
+    }
+
+
+def _inspect_foreign(path: str | Path, content: Any) -> dict[str, Any]:
+    """What there is to say about a checkpoint of another project."""
+    model = foreign.load(content, path)
+    return {
+        **foreign.origin(model),
+        "architecture": {k: v for k, v in model.recipe.items() if k != "name"},
+        "parameters": models.count_parameters(model),
+        "scale": model.scale,
         "weights_sha256": checkpoint.weights_sha256(model.state_dict()),
     }
 
@@ -363,6 +420,8 @@ def _fit(trainer: Trainer) -> int:
     _, values = history.series("val/dB")
     measured = f", validation PSNR {values[-1]:.2f} dB" if values else ""
     print(f"{trainer.out / 'last.pt'}: {trainer.step_number} steps, {trainer.seconds:.0f} s{measured}")
+    if trainer.verdict():
+        print(trainer.verdict())
     return 0
 
 
@@ -393,11 +452,11 @@ COMMANDS = ("run", "train", "resume", "compare", "inspect", "upscale", "evaluate
 def _command(args: Sequence[str]) -> Any:
     """Read the command line. A preset's own training settings are the defaults of `train PRESET`."""
     preset = next((models.PRESETS[word] for word in args if word in models.PRESETS), None)
-    defaults = TrainConfig(**preset.training) if preset else TrainConfig()
-    train = Train(model=tyro.MISSING, data=tyro.MISSING, config=defaults)
+    kind, settings = (TrainGAN, GANConfig) if preset and preset.gan else (Train, TrainConfig)
+    train = kind(model=tyro.MISSING, data=tyro.MISSING, config=settings(**preset.training if preset else {}))
     return tyro.cli(
         Annotated[Run, subcommand("run")]
-        | Annotated[Train, subcommand("train", default=train)]
+        | Annotated[kind, subcommand("train", default=train)]
         | Annotated[Resume, subcommand("resume")]
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Inspect, subcommand("inspect")]

@@ -214,7 +214,8 @@ class Dashboard:
             f"{name} ({remark})" if remark else name: picture
             for name, (remark, picture, _) in self.gallery.strip().items()
         }
-        return sketch.still(self.curves, pictures, words + (f"; features: {note}" if note else ""))
+        words += f"; features: {note}" if note else ""
+        return sketch.still(self.curves, pictures, ". ".join(filter(None, [words, self.run.verdict])))
 
     # ------------------------------------------------------------------------------ building
 
@@ -378,7 +379,7 @@ class Dashboard:
             f'<div class="srkit-bar"><div style="width:{100 * run.step / total:.1f}%"></div></div>'
         )
         errors = [_failed(error) for error in (run.error, self.failure) if error]
-        self._messages.value = "".join(errors + [_said(line) for line in run.messages])
+        self._messages.value = "".join(errors + [_said(line) for line in (*run.messages, run.verdict)])
         self._messages.layout.display = "" if self._messages.value else "none"  # empty, it would still take a gap
         self._remark.value = f'<div class="srkit-under">{HINT}{_said(self.message)}</div>'
 

@@ -135,6 +135,11 @@ class Run:
         with self.between_steps():
             return copy.deepcopy(self.trainer.result).cpu().requires_grad_(False)
 
+    @property
+    def verdict(self) -> str:
+        """What the training says of its own health, if it does."""
+        return self.trainer.verdict()
+
     # ------------------------------------------------------------------------------ what one does
 
     def start(self) -> None:
@@ -251,9 +256,10 @@ def replay(run: Run) -> Trainer:
         raise SRKitError("this run has not begun: there is nothing to replay")
     with run.between_steps() as first:
         last, moves = first.step_number, run.history.moves()
-        loss = WeightedLoss(first.config.loss, *first.loss.perceptual, terms=first.loss.terms)
+        terms = copy.deepcopy(first.loss.terms)  # a GAN's discriminator is in there
+        loss = WeightedLoss(first.config.loss, *first.loss.perceptual, terms=terms)
         model = copy.deepcopy(first.model)
-    again = Trainer(model, first.bank, first.config, loss, student=first.student, optimizer=first.make_optimizer)
+    again = type(first)(model, first.bank, first.config, loss, student=first.student, optimizer=first.make_optimizer)
     again.load_state(copy.deepcopy(run._beginning))
     while again.step_number < last:
         again.change(**{move.term: move.new for move in moves if move.step == again.step_number})

@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from srkit.errors import SRKitError, unknown
 from srkit.features import NETWORKS, Extractor, open_features
@@ -59,6 +60,35 @@ def tv(output: Tensor, high: Tensor) -> Tensor:
 TERMS: dict[str, Term] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "psnr": psnr, "tv": tv}
 
 
+# ---------------------------------------------------------------------------------- what a judge says
+
+
+def judged(logits: Tensor, label: float) -> Tensor:
+    """Binary cross-entropy between a discriminator's logits, (N,), and what it should have said: 1 real, 0 made.
+
+    Through the logit and not through a sigmoid's answer, of which nothing is left in float32 where D is sure.
+    """
+    return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, label, dtype=torch.float32))
+
+
+class Adversarial:
+    """The term that asks a discriminator: how far is it from taking the output for a real picture?
+
+    -log D(output), averaged over the batch: arXiv 1609.04802, eq. 6. Minimising log(1 - D(output)) instead would
+    give hardly any gradient while D wins, which it does at the beginning (Goodfellow et al., arXiv 1406.2661).
+
+    Args:
+        discriminator: takes (N, 3, H, W) in [0, 1], gives N logits. This term changes nothing in it.
+    """
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        self.discriminator = discriminator
+
+    def __call__(self, output: Tensor, high: Tensor) -> Tensor:
+        """High, the truth, is not even looked at: any real-looking picture will do."""
+        return judged(self.discriminator(output), 1.0)
+
+
 # ---------------------------------------------------------------------------------- what a trained network sees
 
 
@@ -78,12 +108,16 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.linalg.vector_norm(a - b, dtype=exact).square() / a.numel()
 
 
+RESCALE = 1 / 12.75  # of the activations behind "content"; its term becomes 0.006 times as large
+
+
 class PerceptualLoss:
     """Terms that compare activations of a frozen network: all of them from one pass over each picture.
 
     - each of `layers` is a term of its own name, "relu2_2": the mean squared difference of the
       activations there (feature reconstruction, arXiv 1603.08155, eq. 2);
-    - "content" is the same, summed over the layers of `content` (VGG-19's relu5_4 in SRGAN, arXiv 1609.04802, eq. 5);
+    - "content" is the same with activations divided by 12.75, summed over the layers of `content` (VGG-19's
+      relu5_4 in SRGAN, arXiv 1609.04802, eq. 5 and Section 3.2): VGG-19's then lie where an MSE of pixels does;
     - "texture" compares the Gram matrices of the layers of `texture`, and so forgets where things
       lie: the squared Frobenius norm of their difference, summed over the layers (arXiv 1603.08155, eq. 4).
 
@@ -128,7 +162,7 @@ class PerceptualLoss:
             if name == "texture":
                 terms[name] = sum((gram(a) - gram(b)).square().sum((1, 2)).mean() for a, b in pairs)
             else:
-                terms[name] = sum(distance(a, b) for a, b in pairs)
+                terms[name] = sum(distance(a, b) for a, b in pairs) * (RESCALE**2 if name == "content" else 1)
         return terms
 
 
@@ -173,8 +207,12 @@ class WeightedLoss:
         """Whose features the terms compare, for captions: "VGG-16, ImageNet weights"; empty if none."""
         return "; ".join(part.extractor.note for part in self.perceptual)
 
-    def __call__(self, output: Output, high: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, output: Output, high: Tensor, but: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the sum, to call backward() on, and each term raw ("mse") and weighted ("weighted/mse"), detached.
+
+        Args:
+            output, high: (N, 3, H, W) in [0, 1]; output may be a tuple.
+            but: terms to leave out, whatever they weigh.
 
         Raises:
             SRKitError: output and high differ in shape (broadcasting would hide it), or the model has no such output.
@@ -183,13 +221,16 @@ class WeightedLoss:
         for level, picture, truth in _levels(output, high):
             if picture.shape != truth.shape:
                 raise SRKitError(f"output {tuple(picture.shape)} and high {tuple(truth.shape)} differ in shape")
-            weight_of = {name: weights.get(level + name, weights.get(name, 0)) for name in map(term_of, weights)}
+            names = [name for name in map(term_of, weights) if name not in but]
+            weight_of = {name: weights.get(level + name, weights.get(name, 0)) for name in names}
             for name, value in self._terms(picture, truth, [n for n, weight in weight_of.items() if weight]):
                 raw[level + name] = value
                 weighted[f"weighted/{level}{name}"] = weight_of[name] * value
-        if not raw:
+        if not raw and not but:
             raise SRKitError(f"this model has none of the outputs that {', '.join(weights)} would weigh")
-        return sum(weighted.values()), {name: value.detach() for name, value in {**raw, **weighted}.items()}
+        return sum(weighted.values(), high.new_zeros(())), {
+            name: value.detach() for name, value in {**raw, **weighted}.items()
+        }
 
     @torch.no_grad()
     def measure(self, output: Tensor, high: Tensor) -> dict[str, float]:
@@ -250,6 +291,8 @@ def create(
     feature_weights: str = "imagenet",
     preprocessing: str = "auto",
     mirror: str | None = None,
+    content: Sequence[str] = (),
+    discriminator: nn.Module | None = None,
 ) -> WeightedLoss:
     """The loss that a configuration names in plain words; the frozen network is opened only if a term needs it.
 
@@ -258,24 +301,29 @@ def create(
         features: "vgg16", "vgg19", "squeezenet" or "clip".
         feature_weights: "imagenet", "random", or a file or folder of weights.
         preprocessing, mirror: see `features.Extractor`.
+        content: the layers behind "content", of whichever network; those of GROUPS if not given.
+        discriminator: the judge behind the term "adversarial"; without one there is no such term.
 
     Raises:
         SRKitError: as `WeightedLoss` and `features.open_features`.
     """
     if features not in NETWORKS:
         raise unknown("network", features, NETWORKS)
-    layer_names, groups = NETWORKS[features].names(), GROUPS.get(features, {})
-    names = list(dict.fromkeys(term_of(name) for name in weights if term_of(name) not in TERMS))
+    terms = {**TERMS, **({"adversarial": Adversarial(discriminator)} if discriminator is not None else {})}
+    layer_names, groups = NETWORKS[features].names(), dict(GROUPS.get(features, {}))
+    if content:
+        groups["content"] = tuple(content)
+    names = list(dict.fromkeys(term_of(name) for name in weights if term_of(name) not in terms))
     for name in names:
         if name not in (*layer_names, *groups):
-            raise unknown("loss", name, [*TERMS, *layer_names, *groups])
+            raise unknown("loss", name, [*terms, *layer_names, *groups])
     if not names:
-        return WeightedLoss(weights)
+        return WeightedLoss(weights, terms=terms)
     layers = [name for name in names if name in layer_names]
     groups = {name: group for name, group in groups.items() if name in names}
     reads = dict.fromkeys([*layers, *(layer for group in groups.values() for layer in group)])
     extractor = open_features(features, list(reads), feature_weights, preprocessing, mirror)
-    return WeightedLoss(weights, PerceptualLoss(extractor, layers, **groups))
+    return WeightedLoss(weights, PerceptualLoss(extractor, layers, **groups), terms=terms)
 
 
 @torch.no_grad()
@@ -296,7 +344,7 @@ def balance(loss: WeightedLoss, output: Tensor, high: Tensor, shares: Mapping[st
         digit, gives the same weights. A share of 0 gives a weight of 0.
     """
     values = dict(loss._terms(output, high, [name for name, share in shares.items() if share]))
-    first = "mse" if shares.get("mse") else next(iter(values))
+    first = "mse" if shares.get("mse") else next(name for name in shares if shares[name])
     unit = shares[first] / float(values[first])
     weights = {name: share / float(values[name]) / unit if share else 0.0 for name, share in shares.items()}
     return {name: float(f"{weight:.2g}") for name, weight in weights.items()}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PIXEL_TERMS = ("mse", "l1", "charbonnier", "psnr")
+CHANCES = ("D/real", "D/fake")  # of a GAN: between 0 and 1, so on an axis without logarithm
 # Told apart by colour-blind eyes, and at least 3.3 : 1 against white and against the grey of a dark page.
 COLORS = ("#3d85c6", "#d95f02", "#1b9e77", "#9a6fd0", "#a6761d", "#d64f97", "#808080")
 POINTS = 300  # a line
@@ -36,7 +37,9 @@ Point = tuple[float, float]  # step, value
 
 
 class Curves:
-    """The raw terms of a history as lines, and its moves as marks; each call of `read` takes in only what is new.
+    """The terms of a history as lines, and its moves as marks; each call of `read` takes in only what is new.
+
+    A GAN's history also gives what its discriminator believes.
 
     Args:
         history: of a training that may be going on in another thread.
@@ -56,7 +59,7 @@ class Curves:
         self._read += len(rows)
         for row in rows:
             self.moves += moves_in(row)
-            terms = [name for name in row if f"weighted/{name}" in row]
+            terms = [name for name in row if f"weighted/{name}" in row or name in CHANCES]
             if not terms:
                 continue
             for name in terms:
@@ -71,12 +74,14 @@ class Curves:
         return bool(rows)
 
     def graphs(self) -> dict[str, list[str]]:
-        """Which terms stand together in a graph, by its title: those on pixels, and all others."""
+        """Which lines stand together in a graph, by its title: terms on pixels, all others, and chances."""
         pixels = [name for name in self.lines if term_of(name) in PIXEL_TERMS]
-        others = [name for name in self.lines if name not in pixels]
+        chances = [name for name in self.lines if name in CHANCES]
+        others = [name for name in self.lines if name not in (*pixels, *chances)]
         titles = {"MSE" if set(map(term_of, pixels)) == {"mse"} else "Pixel terms": pixels}
         layers = all(term_of(name) not in ("tv", "adversarial") for name in others)
         titles["Perceptual terms" if layers else "Other terms"] = others
+        titles["How real D finds them"] = chances
         return {title: names for title, names in titles.items() if names}
 
     def svg(self) -> str:
@@ -94,7 +99,7 @@ class Curves:
             return ""
         ends = [line[-1][-1][0] for line in self.lines.values()]
         last = max([*ends, *(move.step for move in self.moves)])
-        low, high = _spread(min(values), max(values))
+        height_of, ticks = _axis(names, values)
         off = {name: name not in self._last for name in names}
         words = {name: f"{name} off" if off[name] else name for name in names}
         right, bottom = WIDTH - 14 - 7 * max(map(len, words.values())), HEIGHT - BOTTOM
@@ -103,14 +108,13 @@ class Curves:
             return LEFT + (right - LEFT) * step / last
 
         def y(value: float) -> float:
-            return bottom - (bottom - TOP) * math.log(max(value, low) / low) / math.log(high / low)
+            return bottom - (bottom - TOP) * height_of(value)
 
-        note = " · ".join(
-            filter(None, ["faint: raw, bold: smoothed", self.features if title.startswith("Perceptual") else ""])
-        )
+        sees = self.features if {*names} - {*PIXEL_TERMS, *CHANCES} else ""
+        note = " · ".join(filter(None, ["faint: raw, bold: smoothed", sees]))
         parts = [f'<text x="2" y="13" fill="currentColor"><tspan font-weight="600" font-size="12">{title}</tspan>'
                  f'<tspan dx="8" opacity=".7">{escape(note)}</tspan></text>']  # fmt: skip
-        for value in _log_ticks(low, high):
+        for value in ticks:
             parts.append(f'<path d="M{LEFT} {y(value):.1f}H{right:.1f}" stroke="currentColor" opacity=".15"/>')
             parts.append(_text(LEFT - 5, y(value) + 3.5, short(value), "end"))
         for step in _ticks(last):
@@ -212,6 +216,14 @@ def _text(x: float, y: float, words: str, anchor: str, more: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{fill} {more}>{escape(words)}</text>'
 
 
+def _axis(names: Sequence[str], values: Sequence[float]) -> tuple[Callable[[float], float], list[float]]:
+    """How high a value stands, from 0 to 1, and the round numbers beside the axis."""
+    if set(names) <= set(CHANCES):
+        return lambda value: value, [0, 0.25, 0.5, 0.75, 1]
+    low, high = _spread(min(values), max(values))
+    return lambda value: math.log(max(value, low) / low) / math.log(high / low), _log_ticks(low, high)
+
+
 def _spread(low: float, high: float) -> tuple[float, float]:
     """The range of a logarithmic axis: a little wider than the values, and never so narrow that noise fills it."""
     margin = max(1.05, (1.5 * low / high) ** 0.5, (high / low) ** 0.06)
@@ -299,14 +311,13 @@ def still(curves: Curves, pictures: Mapping[str, Tensor], caption: str) -> Figur
             for i, piece in enumerate(thinned(curves.lines[name])):
                 ax.plot(*zip(*piece, strict=True), ".-", ms=2, color=color, lw=0.8, alpha=0.4)
                 ax.plot(*zip(*smoothed(piece), strict=True), color=color, lw=1.8, label="" if i else name)
-        ax.set(
-            title=title,
-            xlabel="step",
-            yscale="log",
-            ylabel="value, bold: smoothed",
-            ylim=_spread(*ax.dataLim.intervaly),
-        )
-        ax.set_yticks(ticks := _log_ticks(*ax.get_ylim()), list(map(short, ticks)))
+        _, ticks = _axis(names, ax.dataLim.intervaly)
+        if set(names) <= set(CHANCES):
+            ax.set(ylabel="probability of real", ylim=(0, 1))
+        else:
+            ax.set(ylabel="value, bold: smoothed", yscale="log", ylim=_spread(*ax.dataLim.intervaly))
+        ax.set(title=title, xlabel="step")
+        ax.set_yticks(ticks, list(map(short, ticks)))
         ax.minorticks_off()
         ax.set_xlim(left=0)
         for step in {move.step for move in curves.moves if move.step}:  # what it began with is no move

@@ -98,7 +98,7 @@ def test_perceptual_terms_by_hand(vgg):
     a, b = vgg(output), vgg(high)
     assert terms["relu2_2"].item() == pytest.approx((a["relu2_2"] - b["relu2_2"]).square().mean().item(), rel=1e-5)
     both = sum((a[layer] - b[layer]).square().mean().item() for layer in ("relu1_2", "relu3_3"))
-    assert terms["content"].item() == pytest.approx(both, rel=1e-5)
+    assert terms["content"].item() == pytest.approx(both / 12.75**2, rel=1e-5)
     f, g = (x["relu1_2"].flatten(2) for x in (a, b))
     difference = (f @ f.mT - g @ g.mT) / (64 * 24 * 24)
     assert terms["texture"].item() == pytest.approx(difference.square().sum((1, 2)).mean().item(), rel=1e-4)

@@ -14,16 +14,19 @@ from torch import Tensor, nn
 
 from srkit.errors import SRKitError, unknown
 from srkit.images import KERNELS
+from srkit.models.foreign import ForeignSRResNet
 from srkit.models.interpolation import Interpolation
 from srkit.models.measures import count, count_parameters, multiply_adds, receptive_field
 from srkit.models.srcnn import SRCNN
 from srkit.models.srresnet import Discriminator, SRResNet
 from srkit.models.superresnet import SuperResNet
+from srkit.models.trained import load
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "SRCNN": SRCNN,
     "SuperResNet": SuperResNet,
     "SRResNet": SRResNet,
+    "ForeignSRResNet": ForeignSRResNet,
     "Discriminator": Discriminator,
     "Interpolation": Interpolation,
 }
@@ -37,6 +40,7 @@ class Preset:
     architecture: str
     arguments: dict[str, Any]
     training: dict[str, Any] = field(default_factory=dict)  # fields of training.TrainConfig
+    gan: bool = False  # trained against a discriminator: the fields are GANConfig's
 
 
 # The workshop's (lesson 05): pictures of 288 pixels, the sum of 1/PSNR of all outputs, ten times VOC 2007's 4011.
@@ -106,7 +110,22 @@ PRESETS: dict[str, Preset] = {
         "8 blocks of 48 filters without normalisation on a bicubic enlargement: for processors (lessons 06, 07)",
         "SRResNet",
         {"scale": 4, "channels": 48, "blocks": 8, "norm": False, "last_kernel": 3, "skip": True},
-        {"steps": 5000, "batch_size": 16, "crop": 96, "learning_rate": 2e-3, "schedule": "cosine", "clip": 1.0},
+        {"steps": 4000, "batch_size": 16, "crop": 96, "learning_rate": 7e-4, "warmup": 250, "schedule": "cosine", "clip": 0.02},
+    ),
+    "srgan": Preset(
+        "srresnet, already trained, against a discriminator (lesson 06)",
+        "SRResNet",
+        {"scale": 4},
+        {"steps": 100_000, "batch_size": 16, "crop": 96, "learning_rate": 1e-4},
+        gan=True,
+    ),
+    "srgan-small": Preset(
+        "srresnet-small, already trained, against a discriminator with half the filters (lesson 06)",
+        "SRResNet",
+        {"scale": 4, "channels": 48, "blocks": 8, "norm": False, "last_kernel": 3, "skip": True},
+        {"steps": 1500, "batch_size": 16, "crop": 96, "learning_rate": 2e-4, "discriminator": 32,
+         "discriminator_warmup": 100, "content": ("relu2_2",)},
+        gan=True,
     ),
 }  # fmt: skip
 
@@ -162,6 +181,22 @@ def build(recipe: dict[str, Any]) -> nn.Module:
     return model
 
 
+def rebuild(model: nn.Module, **changes: Any) -> nn.Module:
+    """The same weights under a changed recipe, e.g. rebuild(generator, frozen_norm=True) to fine-tune; a new model.
+
+    Raises:
+        SRKitError: the weights don't fit the changed recipe.
+    """
+    changed = build({**model.recipe, **changes})
+    try:
+        changed.load_state_dict(model.state_dict())
+    except RuntimeError:
+        wish = ", ".join(f"{name}={value}" for name, value in changes.items())
+        raise SRKitError(f"these weights don't fit a {model.recipe['name']} with {wish}") from None
+    changed.trained = getattr(model, "trained", False)
+    return changed
+
+
 __all__ = [
     "ARCHITECTURES",
     "PRESETS",
@@ -175,7 +210,9 @@ __all__ = [
     "count",
     "count_parameters",
     "create",
+    "load",
     "multiply_adds",
     "output_at",
+    "rebuild",
     "receptive_field",
 ]

@@ -42,7 +42,8 @@ class Double(nn.Sequential):
     - "shuffle": conv3 to four times the channels, and PixelShuffle lays them out as 2 x 2 pixels (Shi et al.,
       arXiv 1609.05158, eq. 4). The four start equal (ICNR, Aitken et al., arXiv 1707.02937): with four
       different starts, the output starts as a checkerboard.
-    - "nearest": repeat each pixel, then conv3. There is no checkerboard whatever the weights (Odena et al., "Deconvolution and Checkerboard Artifacts", 2016).
+    - "nearest": repeat each pixel, then conv3. There is no checkerboard, whatever the weights (Odena et al.,
+      "Deconvolution and Checkerboard Artifacts", 2016).
     """
 
     def __init__(self, channels: int, upsample: str) -> None:
@@ -151,7 +152,7 @@ class Discriminator(nn.Module):
         channels: filters of the first layer; each halving but the first doubles them, to eight times that. 64 in
             the paper.
         size: None averages over the picture before two 1 x 1 convolutions, so that any size can be judged, with 5.2
-            million weights. 96 is the paper's: two fully connected layers, 23.6 million weights, 96-pixel pictures only.
+            million weights. 96 is the paper's: two fully connected layers, 23.6 million weights, no other size.
 
     Raises:
         SRKitError: a size that four halvings do not divide.

@@ -1,8 +1,9 @@
-"""Training: the Trainer, its checkpoints and its history."""
+"""Training: the Trainer and the GAN's, their checkpoints and their history."""
 
-from srkit.training.checkpoint import load_model
-from srkit.training.config import TrainConfig
+from srkit.training.checkpoint import load_discriminator, load_model
+from srkit.training.config import GANConfig, TrainConfig
+from srkit.training.gan import GANTrainer
 from srkit.training.history import History
 from srkit.training.trainer import Trainer
 
-__all__ = ["History", "TrainConfig", "Trainer", "load_model"]
+__all__ = ["GANConfig", "GANTrainer", "History", "TrainConfig", "Trainer", "load_discriminator", "load_model"]

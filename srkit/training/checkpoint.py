@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from srkit import models
 from srkit.errors import SRKitError
+from srkit.models import foreign
 
 FORMAT = "srkit checkpoint 1"
 
@@ -71,33 +72,49 @@ def load(path: str | Path) -> dict[str, Any]:
         SRKitError: the file is missing, truncated, another kind of file, or holds anything but plain
             data, which is never executed.
     """
+    state = read(path)
+    if not is_own(state):
+        raise SRKitError(f"{path}: a file of another program: srkit wrote no such checkpoint")
+    return state
+
+
+def is_own(state: Any) -> bool:
+    """Whether srkit wrote what `read` has read."""
+    return isinstance(state, dict) and state.get("format") == FORMAT
+
+
+def read(path: str | Path) -> Any:
+    """As `load`, but of whichever program: a file of PyTorch's, old or new, or safetensors."""
     path = Path(path)
     if not path.is_file():
         raise SRKitError(f"{path}: no such checkpoint")
+    content = foreign.read(path)
+    if content is not None:
+        return content
     if not zipfile.is_zipfile(path):
         raise SRKitError(f"{path}: truncated, or no checkpoint: use previous.pt beside it, or train again")
     try:
         with zipfile.ZipFile(path) as packed:
             if packed.testzip():  # torch.load itself does not notice a changed byte
                 raise RuntimeError("its checksums do not fit")
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise SRKitError(f"{path}: holds a pickled program, not plain tensors: it was not opened") from None
     except (RuntimeError, EOFError, OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0]
         raise SRKitError(f"{path}: damaged checkpoint ({reason}): use previous.pt beside it") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise SRKitError(f"{path}: a file of another program: srkit wrote no such checkpoint")
-    return state
 
 
 def load_model(path: str | Path) -> nn.Module:
     """Rebuild the trained model from a checkpoint, in eval mode on the CPU, with the averaged weights if it has them.
 
+    Or from one of another project: see `models.foreign`.
+
     Raises:
         SRKitError: as `load`; or the checkpoint holds a model that srkit cannot rebuild.
     """
-    return model_of(load(path))
+    state = read(path)
+    return model_of(state) if is_own(state) else foreign.load(state, path)
 
 
 def model_of(state: dict[str, Any]) -> nn.Module:
@@ -106,7 +123,23 @@ def model_of(state: dict[str, Any]) -> nn.Module:
         raise SRKitError("this checkpoint holds a model of your own: make it, then load_state_dict(state['model'])")
     model = models.build(state["recipe"])
     model.load_state_dict(state["ema"] or state["model"])
+    model.trained = state["step"] > 0  # a GAN asks for it
     return model.eval()
+
+
+def load_discriminator(path: str | Path) -> nn.Module:
+    """Rebuild the discriminator from a GAN's checkpoint, on the CPU, to go on judging.
+
+    Raises:
+        SRKitError: as `load`; or the checkpoint holds a generator alone.
+    """
+    state = load(path)
+    if "discriminator" not in state:
+        name = state["recipe"].get("name", "a model of your own")
+        raise SRKitError(f"{path} holds {name} and no discriminator: give a GAN's checkpoint, or begin with a new one")
+    model = models.build(state["discriminator"]["recipe"])
+    model.load_state_dict(state["discriminator"]["weights"])
+    return model
 
 
 def weights_sha256(weights: dict[str, Tensor]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -46,6 +46,8 @@ class TrainConfig:
     """Its weights: imagenet (downloaded once), a file or folder of yours, or random."""
     preprocessing: str = "auto"
     """How it wants its pictures: imagenet, caffe or clip; auto asks the weights."""
+    content: tuple[str, ...] = ()
+    """Its layers behind the term content; relu5_4 of vgg19 if not given."""
     learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-3
     """Learning rate, after the warm-up and before the schedule lowers it."""
     optimizer: str = "Adam"
@@ -80,6 +82,11 @@ class TrainConfig:
     tensorboard: bool = False
     """Write the history for TensorBoard too."""
 
+    def loss_settings(self) -> dict[str, Any]:
+        """What `losses.create` makes this training's loss from."""
+        names = ("features", "feature_weights", "preprocessing", "content")
+        return {"weights": self.loss, **{name: getattr(self, name) for name in names}}
+
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "crop", "log_freq", "val_freq", "save_freq"):
             if getattr(self, name) < 1:
@@ -88,3 +95,40 @@ class TrainConfig:
             raise SRKitError(f"the learning rate is {self.learning_rate}: it must be more than 0, e.g. 0.001")
         if not 0 <= self.ema < 1:
             raise SRKitError(f"ema is {self.ema}: a decay lies from 0 (no average) to just under 1, e.g. 0.999")
+
+
+@dataclass(frozen=True)
+class GANConfig(TrainConfig):
+    """Everything that decides a GAN's training: SRGAN's second stage (arXiv 1609.04802, Section 3.2)."""
+
+    steps: int = 100_000
+    loss: Annotated[dict[str, float], _LOSS_FLAG] = field(
+        default_factory=lambda: {"mse": 0.0, "content": 1.0, "adversarial": 1e-3}
+    )
+    """Terms of the generator's loss and their weights; adversarial is the discriminator's say."""
+    features: str = "vgg19"
+    """The network behind the term content, and whose layers the loss may name: vgg16, vgg19, squeezenet or clip."""
+    learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-4
+    """Learning rate of both networks, after the warm-up and before the schedule lowers it."""
+    discriminator: int = 64
+    """Filters of the discriminator's first layer; the last has eight times as many."""
+    judges: Literal["any", "96"] = "any"
+    """Which pictures it judges: of any size; or the paper's, of 96 pixels, with fully connected layers."""
+    discriminator_warmup: int = 0
+    """First steps in which the discriminator learns alone: its first say is worth nothing."""
+    real_label: float = 1.0
+    """What the discriminator is to say of real pictures; 0.9 keeps it from being too sure (label smoothing)."""
+    from_scratch: bool = False
+    """Allow a generator that no first stage has trained."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.discriminator < 1 or self.discriminator_warmup < 0:
+            raise SRKitError(
+                f"discriminator {self.discriminator}, discriminator_warmup {self.discriminator_warmup}: "
+                "at least 1 filter and 0 steps are needed"
+            )
+        if not 0.5 < self.real_label <= 1:
+            raise SRKitError(f"real_label is {self.real_label}: it lies above 0.5, usually at 0.9 or 1")
+        if "adversarial" not in self.loss:
+            raise SRKitError("a GAN's loss needs the term adversarial, e.g. --loss content 1 adversarial 0.001")

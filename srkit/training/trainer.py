@@ -1,6 +1,7 @@
 """The training loop: one step after another, saved so that nothing is ever lost.
 
-`Trainer` is an iterator of steps. A subclass that trains otherwise (a GAN, say) replaces `step`, nothing else.
+`Trainer` is an iterator of steps. A subclass that trains otherwise (`gan.GANTrainer`) replaces `step`, and says what
+else of it a checkpoint must hold.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Trainer:
         SRKitError: a device that is not there, an unknown optimiser or loss, a crop that does not fit.
     """
 
+    settings: type[TrainConfig] = TrainConfig
+
     def __init__(
         self,
         model: nn.Module,
@@ -75,7 +78,7 @@ class Trainer:
         student: Student | None = None,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
     ) -> None:
-        config = config or TrainConfig()
+        config = config or self.settings()
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         if self.device.type == "cpu":
@@ -84,15 +87,15 @@ class Trainer:
         # Three-channel pictures stay NCHW: only inside the model does channels_last pay.
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.bank, self.validation, self.student = bank, validation, student or Student()
-        self.loss = loss or create_loss(config.loss, config.features, config.feature_weights, config.preprocessing)
+        self.start = checkpoint.weights_sha256(model.state_dict()) if getattr(model, "trained", False) else ""
+        self.loss = loss or create_loss(**config.loss_settings())
         self.config = config = dataclasses.replace(config, **_described(self.loss))
         for part in self.loss.perceptual:
             part.extractor.to(self.device, memory_format=torch.channels_last).check_size(config.crop, config.crop)
         self.make_optimizer = optimizer or (lambda parameters: make_optimizer(config, parameters, self.device))
         trainable = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = self.accelerator.prepare(self.make_optimizer(trainable))
-        for group in self.optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
+        self.optimizer = self._prepared(trainable)
+        self.optimizers = [self.optimizer]  # whose learning rates follow the schedule
         self.ema = AveragedModel(self.model, avg_fn=moving_average(config.ema)) if config.ema else None
         network = torch.compile(self.model) if config.compile else self.model
         distributed = self.accelerator.num_processes > 1
@@ -109,6 +112,16 @@ class Trainer:
         self._pending: list[dict[str, Tensor]] = []
         bank.batch(0, 1, config.crop, self.model.scale)  # a crop that does not fit is refused now, not later
 
+    def _prepared(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """An optimiser for these parameters that knows the full learning rate."""
+        optimizer = self.accelerator.prepare(self.make_optimizer(parameters))
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        return optimizer
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
     # ------------------------------------------------------------------------------ one step
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -123,10 +136,14 @@ class Trainer:
     def backward(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Add a batch's gradient, times its share, to the weights' gradients; returns what the history records."""
         with self.autocast():
-            output = self.network(batch.low)
+            output = self.answer(batch.low)
             loss, values = self.loss(_full_precision(output), batch.high)
         self.accelerator.backward(loss * share)
         return {"loss": loss.detach(), **values}
+
+    def answer(self, low: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """The model's output, in training."""
+        return self.network(low)
 
     def in_parts(self, backward: Callable[[Batch, float], dict[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
         """The batch's gradient, added up over as many parts as memory asks for: one, as a rule."""
@@ -161,7 +178,7 @@ class Trainer:
             self.history.add({"step": self.step_number, f"from/{name}": old[name], f"to/{name}": value})
         self.loss.weights = {name: new.get(name, weight) for name, weight in self.loss.weights.items()}
         self.parts = int(new.get("parts", self.parts))
-        for group in self.optimizer.param_groups if "learning_rate" in moved else ():
+        for group in self._groups() if "learning_rate" in moved else ():
             group["initial_lr"] = new["learning_rate"]
 
     def check(self, new: Mapping[str, float]) -> None:
@@ -191,7 +208,7 @@ class Trainer:
         if self.step_number == 0:
             self._set_aside()
         start = time.perf_counter()
-        for group in self.optimizer.param_groups:
+        for group in self._groups():
             group["lr"] = group["initial_lr"] * self.learning_rate(self.step_number)
         self.model.train()
         values = self._step_that_fits(self._batch())
@@ -278,7 +295,13 @@ class Trainer:
     @property
     def result(self) -> nn.Module:
         """The model to use and to measure: with the averaged weights where there are any; in eval mode."""
-        return (self.ema.module if self.ema else self.model).eval()
+        model = self.ema.module if self.ema else self.model
+        model.trained = bool(self.start) or self.step_number > 0
+        return model.eval()
+
+    def verdict(self) -> str:
+        """What the history says about the training's health, in plain words; nothing, where one curve says it all."""
+        return ""
 
     def _log(self) -> None:
         """One row from the steps since the last; the only place where numbers leave the device."""
@@ -288,15 +311,17 @@ class Trainer:
         table = torch.stack([torch.stack([values[name] for name in names]) for values in self._pending])
         self._pending.clear()
         means = dict(zip(names, table.float().mean(0).tolist(), strict=True))
-        if not math.isfinite(means["loss"]):
-            raise SRKitError(self._not_a_number())
+        for name in ("loss", "D/loss"):
+            if not math.isfinite(means.get(name, 0)):
+                raise SRKitError(self._not_a_number(name))
         rate = self.optimizer.param_groups[0]["lr"]
         self.history.add({"step": self.step_number, "seconds": self.seconds, "learning_rate": rate, **means})
 
-    def _not_a_number(self) -> str:
+    def _not_a_number(self, name: str) -> str:
         saved = self.out / "last.pt" if self.out else None
         kept = f"the last good checkpoint is {saved}" if saved and saved.exists() else "no checkpoint was saved before"
-        return f"the loss is no longer a number near step {self.step_number}: lower --lr, or set --clip 1; {kept}"
+        what = "the loss" if name == "loss" else "the discriminator's loss"
+        return f"{what} is no longer a number near step {self.step_number}: lower --lr, or set --clip 1; {kept}"
 
     @torch.inference_mode()
     def _validate(self) -> None:
@@ -305,7 +330,7 @@ class Trainer:
         for low, high in self.validation.pairs(self.model.scale, self.config.batch_size):
             low, high = low.to(self.device), high.to(self.device)
             output = self.result(low)
-            _, values = self.loss(output, high)
+            _, values = self.loss(output, high, but=("adversarial",))
             values = {name: value for name, value in values.items() if not name.startswith("weighted/")}
             values["dB"] = metrics.psnr(_largest(output), high, self.model.scale).mean()
             for name, value in values.items():
@@ -313,10 +338,14 @@ class Trainer:
             count += len(high)
         row = {f"val/{name}": (value / count).item() for name, value in sums.items()}
         self.history.add({"step": self.step_number, **row, "val/seconds": time.perf_counter() - start})
-        if row["val/dB"] > self.best:
-            self.best = row["val/dB"]
+        if self.score(row) > self.best:
+            self.best = self.score(row)
             if self.out:
                 self._write(self.out / "best.pt")
+
+    def score(self, row: dict[str, float]) -> float:
+        """Of a validation's row, what best.pt has the highest of: the PSNR."""
+        return row["val/dB"]
 
     # ------------------------------------------------------------------------------ saving and resuming
 
@@ -353,6 +382,8 @@ class Trainer:
         """Everything that exact resuming and rebuilding need, as plain tensors, numbers, strings, lists and dicts."""
         scaler = self.accelerator.scaler
         return {
+            "trainer": type(self).__name__,
+            "start": self.start,  # the weights that a trained model came with
             "recipe": getattr(self.model, "recipe", {}),
             "config": dataclasses.asdict(self.config),
             "data": self.bank.recipe,
@@ -392,6 +423,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.start = state["start"]
         self.step_number, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.loss.weights = {name: state["weights"].get(name, weight) for name, weight in self.loss.weights.items()}
         self.parts = state["parts"]
@@ -420,8 +452,8 @@ class Trainer:
         if self.config.schedule == "constant" or self.config.schedule_steps:
             free.add("steps")
         if not self.loss.perceptual:  # then nothing looks through them; a model's own stand in its recipe
-            free |= {"features", "feature_weights", "preprocessing"}
-        matter = ["recipe", "fingerprint", *(name for name in state["config"] if name not in free)]
+            free |= {"features", "feature_weights", "preprocessing", "content"}
+        matter = ["trainer", "recipe", "start", "fingerprint", *(name for name in state["config"] if name not in free)]
         differ = [name for name in matter if mine.get(name) != theirs.get(name)]
         if differ:
             print(f"{path} is of another training ({', '.join(differ)}): starting anew")
@@ -431,7 +463,7 @@ class Trainer:
 
     @classmethod
     def resume(cls, path: str | Path, out: str | Path | None = None, **changes: Any) -> Trainer:
-        """A Trainer that goes on from a checkpoint, with its own model, pictures and settings.
+        """The Trainer that goes on from a checkpoint, with its own model, pictures and settings.
 
         Args:
             path: the checkpoint.
@@ -446,15 +478,21 @@ class Trainer:
             raise SRKitError(
                 f"{path} was trained on a model or pictures of your own: make the Trainer, then load_state()"
             )
+        kinds = {kind.__name__: kind for kind in (Trainer, *Trainer.__subclasses__())}
+        if state["trainer"] not in kinds:
+            raise SRKitError(f"{path} was trained by a {state['trainer']} of your own: import it first")
+        kind = kinds[state["trainer"]]
         try:
-            config = TrainConfig(**{**state["config"], **changes})
+            config = kind.settings(**{**state["config"], **changes})
         except TypeError as error:
             raise SRKitError(f"no such setting: {error}") from None
         device = choose_device(config.device)
         bank = open_bank(**state["data"], device=device)
         validation = open_bank(**state["validation"], device=device) if state["validation"] else None
-        trainer = cls(
-            models.build(state["recipe"]),
+        model = models.build(state["recipe"])
+        model.trained = True
+        trainer = kind(
+            model,
             bank,
             config,
             None,
@@ -474,7 +512,7 @@ def _described(loss: WeightedLoss) -> dict[str, Any]:
     for part in loss.perceptual[:1]:
         recipe = part.extractor.recipe
         settings |= {"features": recipe["features"], "feature_weights": recipe["weights"]}
-        settings |= {"preprocessing": recipe.get("preprocessing", "auto")}
+        settings |= {"preprocessing": recipe.get("preprocessing", "auto"), "content": part.reads.get("content", ())}
     return settings
 
 
