@@ -8,6 +8,7 @@ import torch
 from srkit import models
 from srkit.errors import SRKitError
 from srkit.images import resize
+from srkit.models import trained
 from srkit.models.srcnn import INITS, SRCNN
 
 
@@ -103,3 +104,30 @@ def test_bad_names_and_arguments():
         models.create("srcnn", init="zero")
     with pytest.raises(SRKitError, match="cannot be built"):
         models.create("srcnn", depth=3)
+
+
+def test_a_rebuilt_model_has_the_same_weights_under_another_recipe():
+    model = models.create("srresnet", 2, channels=8, blocks=1)
+    model.trained = True
+    frozen = models.rebuild(model, frozen_norm=True)
+    assert frozen is not model and frozen.recipe["frozen_norm"] and frozen.trained
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), frozen.state_dict().values(), strict=True)
+    )
+    with pytest.raises(SRKitError, match="don't fit a srresnet with channels=16"):
+        models.rebuild(model, channels=16)
+
+
+@pytest.mark.parametrize("name", trained.names())
+def test_what_comes_trained_is_better_than_it_was(name):
+    model, card = models.load(name), trained.card(name)
+    assert not model.training and model.trained and next(model.parameters()).dtype == torch.float32
+    assert models.build(card["recipe"]).scale == model.scale
+    low = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    bicubic = models.create("bicubic", model.scale)
+    assert (model(low) - bicubic(low)).abs().mean() > 1e-3, "it answers what bicubic does: nothing was learnt"
+
+
+def test_an_unknown_trained_network_is_named():
+    with pytest.raises(SRKitError, match="srresnet-small-x4"):
+        models.load("srresnet-smal-x4")

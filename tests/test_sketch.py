@@ -124,3 +124,22 @@ def test_pictures_are_enlarged_in_whole_squares():
     values = torch.from_numpy(np.array(file)).permute(2, 0, 1)[:, 20::40, 20::40] / 255
     assert (values - picture).abs().max() < 0.05
     assert Image.open(io.BytesIO(sketch.jpeg(torch.rand(3, 300, 1000)))).size == (500, 150)
+
+
+def test_what_a_discriminator_believes_stands_between_0_and_1():
+    made = History()
+    for step in range(1, 50):
+        warm = {} if step < 10 else {"loss": 1.0, "content": 0.1, "adversarial": 0.7, "weighted/content": 0.1,
+                                     "weighted/adversarial": 0.01}  # fmt: skip
+        made.add({"step": step, "D/real": 0.5 + step / 100, "D/fake": 0.5 - step / 100, "D/loss": 0.6, **warm})
+    graphs = {words(graph)[:25]: graph for graph in drawn(made)}
+    chances = next(graph for title, graph in graphs.items() if title.startswith("How real D finds them"))
+    assert [line.find("title").text for line in of_class(chances, "line")] == ["D/real", "D/fake"]
+    ticks = [
+        element.text for element in chances.iter() if element.tag == "text" and element.get("text-anchor") == "end"
+    ]
+    assert ticks == ["0", "0.25", "0.5", "0.75", "1"] and "random weights" not in words(chances)
+    curves = sketch.Curves(made)
+    curves.read()
+    axes = {ax.get_title(): ax for ax in sketch.still(curves, {}, "").get_axes() or sketch.still(curves, {}, "").axes}
+    assert axes["How real D finds them"].get_ylim() == (0, 1) and axes["Other terms"].get_yscale() == "log"

@@ -215,6 +215,8 @@ def verdict(history: History) -> str:
         return f"D wins: {says}; G can learn little from it; try real_label 0.9, fewer filters in D, or more of stage 1"
     if abs(real - fake) < 0.05:
         return f"D is blind: {says}; G learns nothing from it; try some steps of discriminator_warmup, or more filters"
+    if not share:
+        return f"the adversarial term weighs nothing: D only looks on; {says}"
     if share < 0.01:
         return (
             f"balanced, but D has no say: {share:.1%} of the generator's loss is adversarial; try ten times its weight"

@@ -217,6 +217,7 @@ def history(real: float, fake: float, adversarial: float = 0.2, falls: float = 0
         ((0.51, 0.50), "D is blind"),
         ((0.7, 0.3, 0.95, 6.5), "adversarial term rules, with 95% of the generator's loss (validation PSNR -6.5 dB)"),
         ((0.7, 0.3, 0.001), "D has no say"),
+        ((0.7, 0.3, 0.0), "weighs nothing"),
     ],
 )
 def test_the_verdict_tells_states_apart(state, said):
