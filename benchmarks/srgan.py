@@ -3,10 +3,11 @@
     uv run python -m benchmarks.srgan --data FOLDER [--feature-weights FILE] [--judge-weights FILE] [--json]
 
 Stage 1 trains srresnet-small with its preset's settings. Each run of stage 2 starts from there and from the same
-discriminator, on the same batches; the runs differ in the adversarial term's share of the generator's loss at the start.
+discriminator, on the same batches; the runs differ in the adversarial term's share of the loss at the start.
 Measured on pictures that neither stage trained on (240 x 240 each) and on Set5; nothing is chosen on them: PSNR, SSIM,
-the distance in the content layer, and that in a layer of another network, SqueezeNet, which nobody was trained on.
-Stopped, it goes on where it stood. Writes figures/reference/srgan.jpg and srgan_tradeoff.jpg, each with its provenance.
+the distance in VGG22, and that in a layer of another network, SqueezeNet, which nobody was trained on.
+Stopped, it goes on where it stood. Writes figures/reference/srgan.jpg and srgan_tradeoff.jpg, each with its provenance;
+with --publish also the weights that come with srkit, srresnet-small-x4 and srgan-small-x4, with their cards.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.reference import about, publish
 from srkit import features, figures, losses, metrics, models
 from srkit.banks import open_bank
 from srkit.images import crop_to_multiple, degrade
+from srkit.models import trained
 from srkit.profiles import choose_device
 from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer
 from srkit.training.gan import new_discriminator
@@ -45,14 +47,14 @@ class Options:
     """What else to measure on."""
     feature_weights: str = "imagenet"
     """Weights of VGG-19, whose layer is the content term: imagenet, a file, or random."""
-    content: str = "relu2_2"
-    """That layer: relu2_2 (VGG22) or relu5_4 (VGG54)."""
+    content: tuple[str, ...] = ("relu1_2", "relu2_2")
+    """Its layers: relu2_2 is VGG22; relu1_2 beside it sees the weave that a layer behind a pooling forgives."""
     judge_weights: str = "imagenet"
     """Weights of SqueezeNet, which only measures."""
     judge: str = "fire5"
     """Its layer."""
-    shares: tuple[float, ...] = (0.0, 0.05, 0.2, 0.8)
-    """The adversarial term's shares of the loss at the start, one run each; the rest is content."""
+    shares: tuple[float, ...] = (0.0, 0.2, 0.5, 0.9)
+    """The adversarial term's shares of the loss at the start, one run each; of the rest MSE is a third, content two."""
     shown: float = 0.2
     """The share whose pictures the figure shows."""
     steps: int = 1500
@@ -61,6 +63,10 @@ class Options:
     """Which bundled test picture the figure shows."""
     part: tuple[int, int, int] = (98, 88, 96)
     """Left, top and width of the part that it magnifies."""
+    title: str = ""
+    """What the pictures are, for the cards of the weights."""
+    publish: bool = False
+    """Write the weights into srkit/weights."""
     out: Path = Path("runs/srgan")
     json: bool = False
 
@@ -79,16 +85,18 @@ def stage1(options: Options) -> Trainer:
 def stage2(options: Options, generator: torch.nn.Module, share: float) -> GANTrainer:
     """The same generator against a new discriminator; the weights follow from the share."""
     settings = {**models.PRESETS["srgan-small"].training, "steps": options.steps, "batch_size": BATCH, "crop": CROP}
-    names = {"content": 1.0, "adversarial": 1.0}
-    seen = {"feature_weights": options.feature_weights, "content": (options.content,)}
+    names = {"mse": 1.0, "content": 1.0, "adversarial": 1.0}
+    seen = {"feature_weights": options.feature_weights, "content": options.content}
     config = GANConfig(**{**settings, **seen, "loss": names, "save_freq": 250})
     bank = banks_of(options, "train")
     loss = losses.create(**config.loss_settings(), discriminator=new_discriminator(config))
     batch = bank.batch(0, 16, CROP, 4, seed=1)
     with torch.no_grad():
         output = generator(batch.low)
-    loss.weights = losses.balance(loss, output, batch.high, {"content": 1 - share, "adversarial": share})
-    trainer = GANTrainer(models.rebuild(generator), bank, config, loss, out=options.out / f"share-{share:g}").pick_up()
+    shares = {"mse": (1 - share) / 3, "content": 2 * (1 - share) / 3, "adversarial": share}
+    loss.weights = losses.balance(loss, output, batch.high, shares)
+    start = models.rebuild(generator, name="srgan-small")
+    trainer = GANTrainer(start, bank, config, loss, out=options.out / f"share-{share:g}").pick_up()
     trainer.fit()
     return trainer
 
@@ -97,16 +105,34 @@ def banks_of(options: Options, part: str) -> Any:
     return open_bank(options.data, part, train=options.train, val=options.held_out, device=choose_device())
 
 
+def card(options: Options, name: str, trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
+    """What a published network's card says beside its recipe."""
+    test = f"on {Path(options.test_data).name}"
+    return {
+        "trained on": options.title or Path(options.data).name,
+        "loss": trainer.loss.weights,
+        "features": trainer.loss.note,
+        "training": facts["models"][name]["hyper-parameters"],
+        "steps": trainer.step_number,
+        "seconds": round(trainer.seconds),
+        "device": f"{trainer.device.type}, {trainer.precision}",
+        "measured": {facts["measured on"]: facts["measured"][name], test: facts[test][name]},
+        "bicubic": {facts["measured on"]: facts["measured"]["bicubic"], test: facts[test]["bicubic"]},
+        "made by": facts["command"],
+        "weights": "half precision; trained by and for srkit, under its licence",
+    }
+
+
 def main() -> None:
     options = tyro.cli(Options, prog="python -m benchmarks.srgan")
     first = stage1(options)
     runs = {share: stage2(options, first.result, share) for share in options.shares}
     names = {share: "SRGAN" if share == options.shown else f"share {share:g}" for share in runs}
 
-    vgg = features.VGG19([options.content], options.feature_weights)
+    vgg = features.VGG19(["relu2_2"], options.feature_weights)
     squeezenet = features.SqueezeNet([options.judge], options.judge_weights)
     eyes = losses.PerceptualLoss(vgg), losses.PerceptualLoss(squeezenet)
-    loss = losses.WeightedLoss({"mse": 1.0, options.content: 0.0, options.judge: 0.0}, *eyes)
+    loss = losses.WeightedLoss({"mse": 1.0, "relu2_2": 0.0, options.judge: 0.0}, *eyes)
     methods = {"bicubic": models.create("bicubic", 4), "SRResNet": first.result}
     methods |= {names[share]: run.result for share, run in runs.items()}
     pictures = open_bank(
@@ -143,6 +169,9 @@ def main() -> None:
     axis = f"distance in {options.judge} of SqueezeNet"
     publish(figures.tradeoff(points, axis, sweep), "srgan_tradeoff", facts)
 
+    if options.publish:
+        for name, trainer in {"SRResNet": first, "SRGAN": runs[options.shown]}.items():
+            trained.publish(trainer.result, f"{trainer.result.recipe['name']}-x4", card(options, name, trainer, facts))
     if options.json:
         print(json.dumps(facts, indent=2))
         return

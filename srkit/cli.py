@@ -94,6 +94,8 @@ class Train:
     """Start anew although the folder holds a training already; that one is moved to OUT/replaced."""
     size: int | None = None
     """Make every picture SIZE x SIZE first: shorter side resized, middle cut out."""
+    warp: float | None = None
+    """Warp the training pictures at random with this strength, 0 to 1: for small sets."""
     train: int | None = None
     """How many pictures to train on; the set's usual number if not given."""
     val: int | None = None
@@ -123,7 +125,7 @@ class Train:
                 f"{out} holds a training already: srkit resume {out / 'last.pt'}, or another --out, or --overwrite"
             )
         counts = {"train": self.train, "val": self.val, "seed": config.seed, "mirror": self.mirror}
-        bank = banks.open_bank(self.data, "train", size=self.size, **counts, device=device)
+        bank = banks.open_bank(self.data, "train", size=self.size, warp=self.warp, **counts, device=device)
         has_validation = bool(sources.split(self.data, **counts).val)
         validation = (
             banks.open_bank(self.data, "val", size=self.size, **counts, device=device) if has_validation else None

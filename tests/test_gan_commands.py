@@ -55,8 +55,10 @@ def test_scale_three_is_refused_with_the_reason(call, pictures):  # noqa: F811
 
 def test_fine_tuning_starts_from_a_trained_network_of_the_same_kind(call, pictures, tmp_path):  # noqa: F811
     tuned = tmp_path / "tuned"
-    status, _, err = call("train", "srresnet-small", "--data", pictures, "--start", START, "--out", tuned, *SMALL)
+    status, _, err = call("train", "srresnet-small", "--data", pictures, "--start", START, "--out", tuned, *SMALL,
+                          "--warp", 0.5)  # fmt: skip
     assert status == 0, err
+    assert json.loads(call("inspect", tuned / "last.pt", "--json")[1])["data"]["warp"] == 0.5
     assert len(json.loads(call("inspect", tuned / "last.pt", "--json")[1])["started from"]) == 64
     status, _, err = call(
         "train", "srresnet", "--data", pictures, "--start", START, "--out", tmp_path / "other", *SMALL

@@ -109,11 +109,13 @@ class GANConfig(TrainConfig):
     features: str = "vgg19"
     """The network behind the term content, and whose layers the loss may name: vgg16, vgg19, squeezenet or clip."""
     learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-4
-    """Learning rate of both networks, after the warm-up and before the schedule lowers it."""
+    """Learning rate, after the warm-up and before the schedule lowers it."""
     discriminator: int = 64
     """Filters of the discriminator's first layer; the last has eight times as many."""
     judges: Literal["any", "96"] = "any"
     """Which pictures it judges: of any size; or the paper's, of 96 pixels, with fully connected layers."""
+    discriminator_rate: float = 1.0
+    """Learning rate of the discriminator, as a multiple of the generator's."""
     discriminator_warmup: int = 0
     """First steps in which the discriminator learns alone: its first say is worth nothing."""
     real_label: float = 1.0
@@ -128,6 +130,8 @@ class GANConfig(TrainConfig):
                 f"discriminator {self.discriminator}, discriminator_warmup {self.discriminator_warmup}: "
                 "at least 1 filter and 0 steps are needed"
             )
+        if not 0 < self.discriminator_rate < math.inf:
+            raise SRKitError(f"discriminator_rate is {self.discriminator_rate}: it must be more than 0, e.g. 4")
         if not 0.5 < self.real_label <= 1:
             raise SRKitError(f"real_label is {self.real_label}: it lies above 0.5, usually at 0.9 or 1")
         if "adversarial" not in self.loss:

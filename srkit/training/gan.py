@@ -24,7 +24,7 @@ from srkit.models.srresnet import check_generator
 from srkit.profiles import Student
 from srkit.training.config import GANConfig
 from srkit.training.history import History
-from srkit.training.trainer import Trainer
+from srkit.training.trainer import KINDS, Trainer
 
 LOOK = 10  # rows of the history that a verdict is made of
 
@@ -40,7 +40,7 @@ class GANTrainer(Trainer):
     Args:
         model: the generator, from the first stage: `load_model(…)`.
         bank, config, validation, out, student, optimizer: as for Trainer, with a GANConfig. Both networks get an
-            optimiser of the same kind and the same learning rate.
+            optimiser of the same kind.
         loss: must have the term "adversarial", as `losses.create(…, discriminator=…)` makes it; its
             discriminator is the one that is trained.
         discriminator: to begin with; a new one from `config` if neither this nor a loss is given.
@@ -80,7 +80,7 @@ class GANTrainer(Trainer):
         if self.accelerator.num_processes > 1:
             raise SRKitError("a GAN trains on one device here: start it without accelerate launch")
         self.discriminator = judge.discriminator.to(self.device, memory_format=torch.channels_last)
-        self.discriminator_optimizer = self._prepared(self.discriminator.parameters())
+        self.discriminator_optimizer = self._prepared(self.discriminator.parameters(), config.discriminator_rate)
         self.optimizers.append(self.discriminator_optimizer)
         self._output: Tensor | None = None
         with torch.no_grad():  # a crop that the discriminator cannot judge is refused now, not later
@@ -170,6 +170,9 @@ class GANTrainer(Trainer):
         super().load_state(state)
         self.discriminator_optimizer.load_state_dict(state["discriminator"]["optimizer"])
         return self
+
+
+KINDS["GANTrainer"] = GANTrainer
 
 
 @contextmanager

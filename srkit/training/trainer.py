@@ -112,11 +112,12 @@ class Trainer:
         self._pending: list[dict[str, Tensor]] = []
         bank.batch(0, 1, config.crop, self.model.scale)  # a crop that does not fit is refused now, not later
 
-    def _prepared(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """An optimiser for these parameters that knows the full learning rate."""
+    def _prepared(self, parameters: Iterable[nn.Parameter], times: float = 1.0) -> torch.optim.Optimizer:
+        """An optimiser for these parameters that knows the full learning rate, and how many times that it takes."""
         optimizer = self.accelerator.prepare(self.make_optimizer(parameters))
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
+            group["times"] = times
         return optimizer
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -209,7 +210,7 @@ class Trainer:
             self._set_aside()
         start = time.perf_counter()
         for group in self._groups():
-            group["lr"] = group["initial_lr"] * self.learning_rate(self.step_number)
+            group["lr"] = group["initial_lr"] * group["times"] * self.learning_rate(self.step_number)
         self.model.train()
         values = self._step_that_fits(self._batch())
         if self.ema:
@@ -478,10 +479,9 @@ class Trainer:
             raise SRKitError(
                 f"{path} was trained on a model or pictures of your own: make the Trainer, then load_state()"
             )
-        kinds = {kind.__name__: kind for kind in (Trainer, *Trainer.__subclasses__())}
-        if state["trainer"] not in kinds:
-            raise SRKitError(f"{path} was trained by a {state['trainer']} of your own: import it first")
-        kind = kinds[state["trainer"]]
+        if state["trainer"] not in KINDS:
+            raise SRKitError(f"{path} was trained by a {state['trainer']}: make one like it and call its pick_up()")
+        kind = KINDS[state["trainer"]]
         try:
             config = kind.settings(**{**state["config"], **changes})
         except TypeError as error:
@@ -504,6 +504,9 @@ class Trainer:
         rate = {"learning_rate": config.learning_rate} if "learning_rate" in changes else {}
         trainer.change(**changes.get("loss", {}), **rate)
         return trainer
+
+
+KINDS: dict[str, type[Trainer]] = {"Trainer": Trainer}  # whom `Trainer.resume` can make again
 
 
 def _described(loss: WeightedLoss) -> dict[str, Any]:

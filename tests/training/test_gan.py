@@ -100,6 +100,17 @@ def test_the_discriminator_learns_to_tell(bank):
     assert last["D/loss"] < first["D/loss"]
 
 
+def test_the_discriminator_has_a_learning_rate_of_its_own(bank):
+    subject = gan(bank, discriminator_rate=4.0, learning_rate=1e-4)
+    next(subject)
+    subject.change(learning_rate=1e-5)
+    next(subject)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in (subject.optimizer, subject.discriminator_optimizer)]
+    assert rates == pytest.approx([1e-5, 4e-5])
+    with pytest.raises(SRKitError, match="discriminator_rate is 0"):
+        GANConfig(discriminator_rate=0)
+
+
 def test_label_smoothing_keeps_the_discriminator_from_being_sure():
     logits = torch.tensor([3.0])
     p = logits.sigmoid().item()
