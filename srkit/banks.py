@@ -155,20 +155,28 @@ class Bank:
         self._check_room(crop)
         chosen = self._order(step, size, seed)[part]
         dice = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        where = torch.rand(size, 2, generator=dice)[part]
+        where = torch.rand(size, 2, generator=dice)
         where = torch.full_like(where, 0.5) if centre else where
         ways = torch.randint(8, (size,), generator=dice)[part]
-        crops = []
-        for index, (down, right) in zip(chosen, where.tolist(), strict=True):
-            picture = self.pictures[index]
-            top = int(down * (picture.shape[1] - crop + 1))
-            left = int(right * (picture.shape[2] - crop + 1))
-            crops.append(picture[:, top : top + crop, left : left + crop])
-        high = torch.stack(crops).to(self.device, non_blocking=True)
+        high = self._crops(chosen, where, part, crop, dice)
         if augment:
             high = _dihedral(high, ways.to(self.device, non_blocking=True))
         high = from_uint8(high)
         return Batch(degrade(high, scale), high)
+
+    def _crops(self, chosen: Sequence[int], where: Tensor, part: slice, crop: int, dice: torch.Generator) -> Tensor:
+        """High before it is flipped: uint8 (N, 3, crop, crop), of the chosen pictures, on the device.
+
+        A bank that shows its pictures otherwise replaces this. `where`, (size, 2) in [0, 1), is of the whole batch, and
+        so must be whatever is drawn from `dice`: whoever makes a part draws what the others draw.
+        """
+        crops = []
+        for index, (down, right) in zip(chosen, where[part].tolist(), strict=True):
+            picture = self.pictures[index]
+            top = int(down * (picture.shape[1] - crop + 1))
+            left = int(right * (picture.shape[2] - crop + 1))
+            crops.append(picture[:, top : top + crop, left : left + crop])
+        return torch.stack(crops).to(self.device, non_blocking=True)
 
     def pairs(self, scale: int, size: int = 1) -> Iterator[Batch]:
         """Every whole picture once, in order, as batches of up to `size` of equal shape: for validation.
@@ -244,6 +252,7 @@ def open_bank(
     mirror: str | Path | None = None,
     device: torch.device | str = "cpu",
     place: str = "auto",
+    warp: float | None = None,
 ) -> Bank:
     """Read one part of a data set or of a folder of your own into a Bank.
 
@@ -251,9 +260,11 @@ def open_bank(
         source: a name that `srkit data` lists, or a folder.
         part: "train", "val" or "test", as `sources.split` deals them out; or "all".
         size: make every picture size x size: the shorter side is resized, the middle cut out. None
-            keeps the pictures as they are, whatever their sizes.
+            keeps the pictures as they are, whatever their sizes. A picture with a shorter side would be
+            enlarged, and its truth blurred: a line says which.
         train, val, test, seed, mirror: see `sources.split`.
         device, place: see `Bank`.
+        warp: strength, 0 to 1, with which batches warp their pictures: a `warping.WarpingBank`. None does not.
 
     Raises:
         SRKitError: an unknown source or part, no pictures, a picture that cannot be read.
@@ -266,17 +277,37 @@ def open_bank(
             raise unknown("part", part, ["train", "val", "test", "all"])
         paths = getattr(split, part)
     if not paths:
-        raise SRKitError(f"{source} has no {part} pictures: ask for another part, or for part 'all'")
+        few = " (of fewer than 3 pictures all are for training)" if part != "all" and 0 < len(split.train) < 3 else ""
+        raise SRKitError(f"{source} has no {part} pictures{few}: ask for another part, or for part 'all'")
     recipe = {"source": str(source), "part": part, "size": size, "train": train, "val": val, "test": test, "seed": seed}
+    whole = size is None or warp is not None  # what warps keeps the pictures' own pixels
     if place == "auto":
-        count = sum(size * size if size else math.prod(dimensions(path)) for path in paths)
+        count = sum(math.prod(dimensions(path)) if whole else size * size for path in paths)
         place = choose_place(3 * count, torch.device(device))
+    small: dict[Path, str] = {}
 
     def decode(path: Path) -> Tensor:
-        return to_uint8(square(read(path), size) if size else read(path))
+        picture = read(path)
+        height, width = picture.shape[1:]
+        if size and min(height, width) < size:
+            small[path] = f"{path.name} ({width} x {height})"
+        return to_uint8(picture if whole else square(picture, size))
 
     with ThreadPoolExecutor() as pool:
-        return Bank(pool.map(decode, paths), [path.stem for path in paths], device, place, recipe)
+        decoded, names = pool.map(decode, paths), [path.stem for path in paths]
+        if warp is None:
+            bank = Bank(decoded, names, device, place, recipe)
+        else:
+            from srkit.warping import WarpingBank  # which stands on this file
+
+            bank = WarpingBank(decoded, names, device, place, {**recipe, "warp": warp}, size=size, strength=warp)
+    if small:
+        shown = ", ".join([small[path] for path in paths if path in small][:3]) + (", …" if len(small) > 3 else "")
+        print(
+            f"{len(small)} of {len(paths)} pictures are smaller than {size} x {size} and enlarged, so that their truth "
+            f"is blurred: {shown}: leave them out, or choose a smaller size"
+        )
+    return bank
 
 
 def square(picture: Tensor, size: int) -> Tensor:

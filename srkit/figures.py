@@ -6,7 +6,9 @@ magnified by whole numbers, so that each pixel of a picture is a clean square.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -17,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from srkit import metrics
-from srkit.errors import SRKitError
+from srkit.errors import SRKitError, unknown
 from srkit.images import luma, to_uint8
-from srkit.losses import term_of
+from srkit.losses import WeightedLoss, term_of
 from srkit.profiles import Setup
+from srkit.sketch import CHANCES
 from srkit.training.checkpoint import weights_sha256
 from srkit.training.history import History
 
@@ -45,8 +48,19 @@ QUANTITIES = {  # title and unit
     "psnr": ("1 / PSNR", "1 / PSNR over RGB, in 1 / dB"),
     "tv": ("Total variation", "mean step between neighbours"),
     "texture": ("Texture", "squared difference of Gram matrices"),
+    "content": ("Content", "squared difference of activations / 12.75"),
+    "adversarial": ("Adversarial", "cross-entropy -log D(output)"),
+    "D/loss": ("Loss of the discriminator D", "cross-entropy; a coin's is 0.69"),
+    "D/real": ("How real D finds real pictures", "mean probability"),
+    "D/fake": ("How real D finds outputs", "mean probability"),
+    "D/gradient": ("Gradient of D", "norm over all weights"),
+    "G/gradient": ("Gradient of G", "norm over all weights"),
     "dB": ("PSNR", "PSNR on luma / dB"),
     "learning_rate": ("Learning rate", "learning rate per step"),
+}
+PAIRS = {  # two quantities of a GAN that share a graph: title, unit, and what the two lines are
+    CHANCES: ("How real D finds them", "mean probability", ("real pictures", "outputs")),
+    ("D/gradient", "G/gradient"): ("Gradients", "norm over all weights", ("discriminator D", "generator G")),
 }
 Box = tuple[int, int, int]  # left, top and side of a square, in pixels of high
 
@@ -64,11 +78,12 @@ def grid(
     zoom: Sequence[Box] | None = None,
     footer: str = "",
     border: int = 0,
+    loss: WeightedLoss | None = None,
 ) -> Figure:
     """A page of pictures: one row each, input | output | ground truth.
 
-    Under each picture but the last of its row stand PSNR and SSIM against that last one. Pictures larger
-    than their place show their middle.
+    Under each picture but the last of its row stand PSNR and SSIM against that last one, and the terms of a loss.
+    Pictures larger than their place show their middle.
 
     Args:
         rows: for each row the pictures, (3, H, W) in [0, 1], all of one size; the last is the truth.
@@ -76,6 +91,7 @@ def grid(
         zoom: for each row a square (left, top, side) that a corner inset shows magnified.
         footer: a line at the foot of the page.
         border: pixels cut on each side before PSNR and SSIM.
+        loss: whose terms stand under the pictures too, raw: one or two, e.g. of {"relu2_2": 1}.
 
     Raises:
         SRKitError: no rows, or a row whose pictures differ in number or size.
@@ -93,13 +109,20 @@ def grid(
             if zoom is not None:
                 _inset(ax, picture, zoom[i], shown)
             if column < len(row) - 1:
-                _caption(fig, place, i, column, _scored(fig, titles[column], picture, row[-1], border))
+                text = _scored(fig, titles[column], picture, row[-1], border, loss)
+                _caption(fig, place, i, column, text, size=14 if loss is None or len(titles) < 4 else 11)
     _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
     return fig
 
 
 def comparison(
-    pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str = "", border: int = 0, insets: bool = False
+    pictures: dict[str, Tensor],
+    high: Tensor,
+    box: Box,
+    footer: str = "",
+    border: int = 0,
+    insets: bool = False,
+    loss: WeightedLoss | None = None,
 ) -> Figure:
     """A page that compares methods: the whole truth with a part marked, then that part by each method.
 
@@ -110,12 +133,13 @@ def comparison(
         footer: a line at the foot of the page.
         border: pixels cut on each side before PSNR and SSIM, which are of the whole picture.
         insets: show of every method the whole picture, with the part (then a square) magnified in its corner.
+        loss: whose terms, of the whole picture, stand under each too; see `grid`.
 
     Raises:
         SRKitError: the part does not lie inside the picture, or the sizes differ.
     """
     if insets:
-        return _with_insets(pictures, high, box, footer, border)
+        return _with_insets(pictures, high, box, footer, border, loss)
     cells = len(pictures) + 2
     columns = 2 if cells <= 6 else 3
     fig, place = page(), _Places(-(-cells // columns), columns, head=MARGIN)
@@ -129,7 +153,7 @@ def comparison(
     for number, (name, picture) in enumerate({**pictures, "ground truth": high}.items(), start=1):
         row, column = divmod(number, columns)
         _picture(fig, place, row, column, picture[:, top : top + height, left : left + width])
-        text = name if picture is high else f"{name}   {_scored(fig, name, picture, high, border)}"
+        text = name if picture is high else f"{name}   {_scored(fig, name, picture, high, border, loss)}"
         _caption(fig, place, row, column, text)
     _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
     return fig
@@ -141,7 +165,9 @@ def _check_inside(left: int, top: int, width: int, height: int, high: Tensor) ->
         raise SRKitError(f"the part {width} x {height} at {left}, {top} does not lie inside {size} pixels")
 
 
-def _with_insets(pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str, border: int) -> Figure:
+def _with_insets(
+    pictures: dict[str, Tensor], high: Tensor, box: Box, footer: str, border: int, loss: WeightedLoss | None
+) -> Figure:
     _check_inside(*box, box[2], high)
     columns = 2 if len(pictures) < 4 else 3 if len(pictures) < 9 else 4
     fig, place = page(), _Places(-(-(len(pictures) + 1) // columns), columns, head=MARGIN)
@@ -149,7 +175,7 @@ def _with_insets(pictures: dict[str, Tensor], high: Tensor, box: Box, footer: st
         row, column = divmod(number, columns)
         ax, shown = _picture(fig, place, row, column, picture)
         _inset(ax, picture, box, shown)
-        text = name if picture is high else f"{name}   {_scored(fig, name, picture, high, border)}"
+        text = name if picture is high else f"{name}   {_scored(fig, name, picture, high, border, loss)}"
         _caption(fig, place, row, column, text, size=14 if columns < 4 else 11)
     _text(fig, PAGE / 2, PAGE - FOOT / 2, footer, size=11, color="#555555")
     return fig
@@ -172,7 +198,8 @@ def busiest(high: Tensor, side: int) -> Box:
 def curves(histories: History | dict[str, History], names: Sequence[str] | None = None) -> Figure:
     """Each quantity of a history in a graph of its own, training and validation of the same one together.
 
-    A dotted line marks each step at which a weight was moved by hand.
+    What a GAN's discriminator believes of real pictures and of outputs stands in one graph, and so do the two
+    networks' gradients. A dotted line marks each step at which a weight was moved by hand.
 
     Args:
         histories: one, or several by name to compare.
@@ -188,23 +215,23 @@ def curves(histories: History | dict[str, History], names: Sequence[str] | None 
     names = list(names or (name for name in dict.fromkeys(found) if _tells(name, found, histories)))
     if not names or not found:
         raise SRKitError("the history is empty: train some steps first")
-    columns = len(names) if len(names) <= 3 else 2
-    rows = -(-len(names) // columns)
+    pair_of = {name: pair for pair in PAIRS for name in pair if {*pair} <= {*names}}
+    graphs = list(dict.fromkeys(pair_of.get(name, (name,)) for name in names))
+    columns = len(graphs) if len(graphs) <= 3 else 2
+    rows = -(-len(graphs) // columns)
     fig = Figure(figsize=(INCHES, 4.2 * rows), dpi=DPI, facecolor="white", layout="constrained")
-    for number, name in enumerate(names):
+    for number, graph in enumerate(graphs):
         ax = fig.add_subplot(rows, columns, number + 1)
-        for label, history in histories.items():
-            color = f"C{list(histories).index(label)}"
-            for prefix, kind, style in (("", "training", "-"), ("val/", "validation", "o--")):
-                steps, values = history.series(prefix + name)
-                if steps:
-                    ax.plot(steps, values, style, color=color, label=f"{label} {kind}".strip(), lw=1.6, ms=4,
-                            alpha=0.55 if kind == "training" else 1)  # fmt: skip
+        _draw_lines(ax, graph, histories)
         for step in sorted({move.step for history in histories.values() for move in history.moves()}):
             ax.axvline(step, color="grey", linestyle=":", linewidth=1)
-        title, unit = _said(name)
+        title, unit, words = PAIRS.get(graph) or (*_said(graph[0]), ())
+        if words and len(histories) > 1:
+            unit = f"{unit} (dashed: {words[1]})"
         ax.set(xlabel="step", ylabel=unit, title=title)
-        if term_of(name) not in ("dB", "learning_rate"):
+        if {*graph} <= {*CHANCES}:
+            ax.set_ylim(0, 1)
+        elif term_of(graph[0]) not in ("dB", "learning_rate"):
             ax.set_yscale("log")
         ax.grid(alpha=0.3, which="both")
         ax.spines[["top", "right"]].set_visible(False)
@@ -213,6 +240,69 @@ def curves(histories: History | dict[str, History], names: Sequence[str] | None 
     if len(histories) > 1:  # one legend for all graphs, above them: in them it would lie on the lines
         lines = {line.get_label(): line for ax in fig.axes for line in ax.lines if line.get_label()[0] != "_"}
         fig.legend(lines.values(), lines.keys(), frameon=False, ncols=len(histories), loc="outside upper center")
+    return fig
+
+
+def _draw_lines(ax: Axes, graph: tuple[str, ...], histories: dict[str, History]) -> None:
+    """The lines of one graph: of a pair, the second dashed where colours tell histories apart."""
+    for i, (label, history) in enumerate(histories.items()):
+        for j, name in enumerate(graph):
+            for prefix, kind, style in (("", "training", "-"), ("val/", "validation", "o--")):
+                steps, values = history.series(prefix + name)
+                color, words = f"C{i}", f"{label} {kind}".strip()
+                if len(graph) > 1 and len(histories) == 1:
+                    color, words = f"C{j}", PAIRS[graph][2][j]
+                elif j:
+                    style, words = "--", "_"
+                if steps:
+                    ax.plot(steps, values, style, color=color, label=words, lw=1.6, ms=4,
+                            alpha=0.55 if kind == "training" else 1)  # fmt: skip
+
+
+def differences(pairs: dict[str, metrics.Paired], names: Sequence[str] | None = None, footer: str = "") -> Figure:
+    """What changed, picture by picture: a graph for each figure, in it a column for each comparison, a dot a picture.
+
+    The bar is the mean, with its standard error; what lies in the shaded half became worse.
+
+    Args:
+        pairs: by name, from `metrics.paired`.
+        names: which figures, "psnr", "ssim" or a term; all of them by default.
+        footer: a line below.
+
+    Raises:
+        SRKitError: nothing to compare, or a figure that was not measured.
+    """
+    from matplotlib.figure import Figure
+
+    if not pairs:
+        raise SRKitError("no comparison to draw: metrics.paired makes one")
+    changes = {label: pair.changes for label, pair in pairs.items()}
+    known = list(next(iter(changes.values())))
+    names = list(names or known)
+    for name in names:
+        if any(name not in each for each in changes.values()):
+            raise unknown("figure", name, known)
+    fig = Figure(figsize=(INCHES, 4.6), dpi=DPI, facecolor="white", layout="constrained")
+    for number, name in enumerate(names):
+        ax = fig.add_subplot(1, len(names), number + 1)
+        for place, each in enumerate(changes.values()):
+            change, color = each[name], f"C{place}"
+            count = len(change.differences)
+            spread = [place + 0.5 * ((i + 0.5) / count - 0.5) for i in range(count)]  # in the order of the pictures
+            ax.plot(spread, change.differences, "o", color=color, alpha=0.45, ms=5, mew=0)
+            ax.errorbar(place, change.difference, change.error, fmt="_", color=color, ms=34, mew=2.5, capsize=5, lw=2)
+            ax.annotate(f"{change.improved} of {count}\nbetter", (place, 1.02), xycoords=("data", "axes fraction"),
+                        ha="center", fontsize=9, color=color)  # fmt: skip
+        low, high = ax.get_ylim()
+        reach = 1.1 * max(abs(low), abs(high), 1e-12)
+        ax.axhspan(*((-reach, 0) if name in ("psnr", "ssim") else (0, reach)), color="#eeeeee", zorder=0)
+        ax.axhline(0, color="grey", lw=1)
+        said = {"psnr": "PSNR on luma / dB", "ssim": "SSIM on luma"}.get(name, QUANTITIES.get(name, (name,))[0])
+        ax.set(xlim=(-0.6, len(changes) - 0.4), ylim=(-reach, reach), ylabel=f"{said}: after - before")
+        ax.set_xticks(range(len(changes)), list(changes))
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    fig.supxlabel(footer, fontsize=9)
     return fig
 
 
@@ -234,15 +324,98 @@ def _tells(name: str, found: Sequence[str], histories: dict[str, History]) -> bo
     return True
 
 
+def tradeoff(
+    points: dict[str, tuple[float, float]], feature: str, sweep: Sequence[str] = (), footer: str = ""
+) -> Figure:
+    """The perception-distortion plane: PSNR across, a distance of features up, one point a method.
+
+    Right is less error, down looks more like the truth. The corner where both are best stays empty: Blau and
+    Michaeli, "The Perception-Distortion Tradeoff", arXiv 1711.06077.
+
+    Args:
+        points: name to (PSNR in dB, feature distance), both of the same pictures.
+        feature: what is compared, for the axis, e.g. "relu2_2 of VGG-19, random weights".
+        sweep: names of points that an arrow joins in this order, e.g. along a growing weight.
+        footer: a line below.
+
+    Raises:
+        SRKitError: fewer than two points, one without a finite place, or a name in sweep that is no point.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if len(points) < 2 or not all(map(math.isfinite, sum(points.values(), ()))):
+        raise SRKitError("a trade-off needs two points or more, each with a PSNR in dB and a distance, both finite")
+    for name in sweep:
+        if name not in points:
+            raise unknown("point of the trade-off", name, points)
+    fig = Figure(figsize=(INCHES, 7), dpi=DPI, facecolor="white", layout="constrained")
+    canvas, ax = FigureCanvasAgg(fig), fig.add_subplot()
+    path = [points[name] for name in sweep]
+    for start, end in itertools.pairwise(path):
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#999999", "lw": 1.5, "shrinkB": 6})
+    for i, (name, place) in enumerate(points.items()):
+        ax.plot(*place, "o", color=ACCENT if name in sweep else f"C{i % 10}", ms=9)
+    ax.margins(0.16)
+    ax.ticklabel_format(axis="x", useOffset=False)
+    ax.set(xlabel="PSNR on luma / dB   (right: less error)",
+           ylabel=f"distance of {feature}\n(down: looks more like the truth)")  # fmt: skip
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.supxlabel(footer, fontsize=9)
+    fig.draw_without_rendering()  # from here on every point has its place on the page
+    _label(ax, points, path, canvas.get_renderer())
+    return fig
+
+
+def _label(
+    ax: Axes, points: dict[str, tuple[float, float]], path: Sequence[tuple[float, float]], renderer: Any
+) -> None:
+    """Write each point's name beside it, as near as it can stand without covering a point, a name or the path."""
+    from matplotlib.transforms import Bbox
+
+    dot = 7 * DPI / 72
+    taken = [Bbox([(x - dot, y - dot), (x + dot, y + dot)]) for x, y in map(ax.transData.transform, points.values())]
+    for (x, y), (to_x, to_y) in itertools.pairwise(map(ax.transData.transform, path)):
+        for part in (i / 100 for i in range(101)):
+            at = x + part * (to_x - x), y + part * (to_y - y)
+            taken.append(Bbox([(at[0] - 9, at[1] - 9), (at[0] + 9, at[1] + 9)]))
+    for name, place in points.items():
+        note = ax.annotate(name, place, (0, 0), textcoords="offset points", fontsize=12, ha="center", va="center")
+        size = note.get_window_extent(renderer)
+        x, y = ax.transData.transform(place)
+        for distance, angle in itertools.product((12, 26, 44, 64, 90), range(20, 380, 30)):
+            across, down = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+            at = x + across * (distance * DPI / 72 + size.width / 2), y + down * (distance * DPI / 72 + size.height / 2)
+            box = Bbox.from_bounds(at[0] - size.width / 2, at[1] - size.height / 2, size.width, size.height)
+            inside = ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
+            if inside and not box.count_overlaps(taken):
+                break
+        note.set_position(((at[0] - x) * 72 / DPI, (at[1] - y) * 72 / DPI))
+        if distance > 12:
+            ax.annotate("", place, note.get_position(), textcoords="offset points",
+                        arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.8, "shrinkA": 8})  # fmt: skip
+        taken.append(box)
+
+
 def score(picture: Tensor, high: Tensor, border: int = 0) -> str:
     """PSNR and SSIM on luma as a caption says them: "27.31 dB / 0.8712"."""
     return f"{metrics.psnr(picture, high, border):.2f} dB / {metrics.ssim(picture, high, border):.4f}"
 
 
-def _scored(fig: Figure, name: str, picture: Tensor, high: Tensor, border: int) -> str:
-    """`score`, also noted on the figure, so that its provenance holds the very numbers that it shows."""
+def _scored(
+    fig: Figure, name: str, picture: Tensor, high: Tensor, border: int, loss: WeightedLoss | None = None
+) -> str:
+    """`score` and a loss's terms, also noted on the figure: its provenance holds the very numbers that it shows."""
     text = score(picture, high, border)
-    fig.scores = [*getattr(fig, "scores", []), {"picture": name, "border": border, "psnr / ssim": text}]
+    noted = {"picture": name, "border": border, "psnr / ssim": text}
+    if loss:
+        frozen = (parameter for part in loss.perceptual for parameter in part.extractor.parameters())
+        device = next((parameter.device for parameter in frozen), high.device)
+        terms = loss.measure(picture[None].to(device).clamp(0, 1), high[None].to(device))
+        text = " / ".join([text, *(f"{name} {value:.4g}" for name, value in terms.items())])
+        noted |= terms
+    fig.scores = [*getattr(fig, "scores", []), noted]
     return text
 
 
@@ -253,7 +426,7 @@ def save(
     fig: Figure,
     name: str,
     here: Setup,
-    trainer: Trainer | dict[str, Trainer] | None = None,
+    trainer: Trainer | dict[str, Trainer | nn.Module] | None = None,
     table: metrics.Table | dict[str, metrics.Table] | None = None,
     show: bool = True,
 ) -> Path:
@@ -266,7 +439,8 @@ def save(
         fig: from `grid`, `comparison` or `curves`; a page becomes exactly 3600 x 3600 pixels.
         name: the file's name without ".png"; the lesson's number is put before it.
         here: from `setup()`.
-        trainer: whose model made the picture; several by name where it compares several.
+        trainer: whose model made the picture; several by name where it compares several, also models that came
+            trained.
         table: what `metrics.evaluate` measured; by the same names.
         show: display the picture in the notebook.
     """
@@ -286,7 +460,7 @@ def save(
 
 def provenance(
     here: Setup,
-    trainer: Trainer | dict[str, Trainer] | None = None,
+    trainer: Trainer | dict[str, Trainer | nn.Module] | None = None,
     table: metrics.Table | dict[str, metrics.Table] | None = None,
 ) -> dict[str, Any]:
     """The facts behind a figure, as plain words and numbers."""
@@ -301,10 +475,13 @@ def provenance(
     return {**facts, **_about(trainer, table)}
 
 
-def _about(trainer: Trainer | None, table: metrics.Table | None) -> dict[str, Any]:
-    """One model: what it is, its weights, what it was trained on and for, and what was measured."""
+def _about(trainer: Trainer | nn.Module | None, table: metrics.Table | None) -> dict[str, Any]:
+    """One model: what it is, its weights, what it was trained on and for if that is known, and what was measured."""
     facts: dict[str, Any] = {}
-    if trainer:
+    if isinstance(trainer, nn.Module):
+        facts["model"] = getattr(trainer, "recipe", {})
+        facts["weights_sha256"] = weights_sha256(trainer.state_dict())
+    elif trainer:
         facts["model"] = {**getattr(trainer.model, "recipe", {}), "step": trainer.step_number}
         facts["weights_sha256"] = weights_sha256(trainer.result.state_dict())
         facts["loss"] = trainer.loss.weights
@@ -391,6 +568,7 @@ def _frame(ax: Axes, left: int, top: int, width: int, height: int) -> None:
 
 def _caption(fig: Figure, place: _Places, row: int, column: int, text: str, size: int = 14) -> None:
     x, y = place.corner(row, column)
+    size = min(size, 1.75 * (place.width + GAP) * 72 / DPI / len(text))  # a letter is some 0.55 of its size wide
     _text(fig, x + place.width / 2, y + place.height + CAPTION / 2 - 5, text, size=size)
 
 

@@ -8,6 +8,8 @@ border of `scale` pixels cut, one value per picture, the mean over pictures. Bic
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
@@ -98,7 +100,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """What `evaluate` measured: a row per picture; `psnr` (dB), `ssim` and `terms` are the means of the rows."""
+    """What `evaluate` measured: a row per picture; `psnr` (dB), `ssim` and `terms` are the means of the rows.
+
+    The mean of the pictures' PSNRs is not the PSNR of their mean MSE, `psnr_of_mean`. That one is never higher: a
+    difficult picture has a large MSE and rules the mean of MSEs, and only counts as one of many in the mean of PSNRs.
+    Who reports a figure says which of them it is; in this course it is the first.
+    """
 
     scale: int
     rows: list[Row]
@@ -106,6 +113,12 @@ class Table:
     @property
     def psnr(self) -> float:
         return sum(row.psnr for row in self.rows) / len(self.rows)
+
+    @property
+    def psnr_of_mean(self) -> float:
+        """The PSNR, in dB, of the mean over pictures of the MSE (on luma, each picture counting as one)."""
+        error = sum(10 ** (-row.psnr / 10) for row in self.rows) / len(self.rows)
+        return -10 * math.log10(error) if error else math.inf
 
     @property
     def ssim(self) -> float:
@@ -131,6 +144,111 @@ class Table:
             terms = "".join(f"  {value:>11.4g}" for value in row.terms.values())
             lines.append(f"{row.name:{wide}}  {size:>11}  {row.psnr:9.2f}  {row.ssim:.4f}{terms}")
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One figure before and after, on the same pictures.
+
+    `before`, `after` and `difference` (after - before) are means over the pictures; `deviation` is the standard
+    deviation of the pictures' differences (n - 1), `error` their standard error, deviation / sqrt(n): both nan for a
+    single picture. `improved` counts the pictures whose figure got better, which is higher for PSNR and SSIM and
+    lower for a term, by more than the 1e-5 of itself that rounding can do. `differences` has one for each picture.
+    """
+
+    before: float
+    after: float
+    difference: float
+    deviation: float
+    error: float
+    improved: int
+    differences: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What `paired` compared: two tables of the same pictures; `changes` has "psnr", "ssim" and every term.
+
+    Pictures differ more from each other than a network does from itself before and after. So the differences are
+    taken picture by picture first, and the spread told is that of the differences.
+    """
+
+    before: Table
+    after: Table
+
+    @property
+    def changes(self) -> dict[str, Change]:
+        return {name: self._change(name) for name in ("psnr", "ssim", *self.before.terms)}
+
+    def _change(self, name: str) -> Change:
+        old, new = ([_figure(row, name) for row in table.rows] for table in (self.before, self.after))
+        # Two perfect pictures differ by nothing, not by inf - inf.
+        differences = tuple(0.0 if a == b else b - a for a, b in zip(old, new, strict=True))
+        sign, count = (1 if name in ("psnr", "ssim") else -1), len(differences)
+        finite = all(map(math.isfinite, differences))
+        better = sum(sign * each > 1e-5 * abs(a) for a, each in zip(old, differences, strict=True))
+        deviation = statistics.stdev(differences) if count > 1 and finite else math.nan
+        return Change(
+            statistics.fmean(old), statistics.fmean(new), statistics.fmean(differences),
+            deviation, deviation / math.sqrt(count), better, differences,
+        )  # fmt: skip
+
+    def to_dict(self) -> dict:
+        """Plain words and numbers: scale, each figure's change, psnr_of_mean, and for each picture before and after."""
+        changes = {name: asdict(change) for name, change in self.changes.items()}
+        pictures = [
+            {"name": a.name} | {name: [_figure(a, name), _figure(b, name)] for name in changes}
+            for a, b in zip(self.before.rows, self.after.rows, strict=True)
+        ]
+        for change in changes.values():
+            del change["differences"]
+        means = [self.before.psnr_of_mean, self.after.psnr_of_mean]
+        return {"scale": self.before.scale, **changes, "psnr_of_mean": means, "pictures": pictures}
+
+    def __str__(self) -> str:
+        changes, rows = self.changes, self.before.rows
+        said = {"psnr": "PSNR / dB", "ssim": "SSIM"}
+        wide = max(len("PSNR of mean MSE"), *(len(name) for name in changes), *(len(row.name) for row in rows))
+        heads = f"{'before':>10}  {'after':>10}  {'difference':>11}  {'std dev':>9}  {'std err':>9}  better"
+        lines = [f"{'mean':{wide}}  {heads}"]
+        for name, c in changes.items():
+            figures = f"{c.before:10.5g}  {c.after:10.5g}  {c.difference:+11.4g}  {c.deviation:9.3g}  {c.error:9.3g}"
+            lines.append(f"{said.get(name, name):{wide}}  {figures}  {c.improved} of {len(rows)}")
+        old, new = self.before.psnr_of_mean, self.after.psnr_of_mean
+        lines.append(f"{'PSNR of mean MSE':{wide}}  {old:10.5g}  {new:10.5g}  {new - old:+11.4g}")
+        lines += ["", f"{'difference':{wide}}" + "".join(f"  {said.get(name, name):>11}" for name in changes)]
+        for number, row in enumerate(rows):
+            values = "".join(f"  {change.differences[number]:+11.4g}" for change in changes.values())
+            lines.append(f"{row.name:{wide}}{values}")
+        return "\n".join(lines)
+
+
+def _figure(row: Row, name: str) -> float:
+    return row.psnr if name == "psnr" else row.ssim if name == "ssim" else row.terms[name]
+
+
+def paired(before: Table, after: Table) -> Paired:
+    """Compare two measurements of the same pictures, picture by picture: what did it change, and by how much more
+    than it varies?
+
+    Args:
+        before, after: from `evaluate`, with the same loss, if any.
+
+    Raises:
+        SRKitError: other pictures, another order, size or scale, or other terms.
+    """
+    if before.scale != after.scale:
+        raise SRKitError(f"before is of scale {before.scale}, after of {after.scale}: nothing can be compared")
+    pictures = [[(row.name, row.width, row.height) for row in table.rows] for table in (before, after)]
+    if pictures[0] != pictures[1]:
+        raise SRKitError(
+            f"before and after are not of the same pictures ({len(before.rows)} and {len(after.rows)}): "
+            "evaluate both on the same bank"
+        )
+    if before.terms.keys() != after.terms.keys():
+        terms = (" ".join(table.terms) or "none" for table in (before, after))
+        raise SRKitError("before and after have other terms ({}; {}): evaluate both with the same loss".format(*terms))
+    return Paired(before, after)
 
 
 @torch.inference_mode()

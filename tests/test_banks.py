@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from conftest import photograph
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from srkit import banks, images
@@ -134,6 +136,49 @@ def test_open_bank_bad_input(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     with pytest.raises(SRKitError, match=r"text\.png: not a picture"):
         open_bank(tmp_path, "all")
+
+
+def test_one_picture_is_for_training(tmp_path):
+    images.write(photograph(30, 40), tmp_path / "only.png")
+    assert len(open_bank(tmp_path)) == 1 and open_bank(tmp_path).batch(0, 3, 24, 2).high.shape == (3, 3, 24, 24)
+    for part in ("val", "test"):
+        with pytest.raises(SRKitError, match=f"has no {part} pictures .of fewer than 3 pictures all are for training"):
+            open_bank(tmp_path, part)
+
+
+def test_small_pictures_are_named(tmp_path, capsys):
+    images.write(photograph(40, 60), tmp_path / "large.png")
+    images.write(photograph(20, 60), tmp_path / "small.png")
+    with pytest.raises(SRKitError, match=r"a crop of 24 does not fit into small \(60 x 20\)"):
+        open_bank(tmp_path, "all").batch(0, 1, 24, 2)
+    assert capsys.readouterr().out == ""
+    for warp in (None, 0.5):
+        assert open_bank(tmp_path, "all", size=32, warp=warp).batch(0, 2, 32, 2).high.shape == (2, 3, 32, 32)
+        said = capsys.readouterr().out
+        assert said.startswith("1 of 2 pictures") and "small.png (60 x 20)" in said and said.count("\n") == 1
+    open_bank(tmp_path, "all", size=20)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("warp", [None, 0.5])
+def test_every_kind_of_picture_becomes_rgb(tmp_path, warp):
+    grey = np.linspace(0, 65535, 40 * 50).reshape(40, 50).astype(np.uint16)
+    clear = np.full((50, 40, 4), 7, np.uint8)
+    clear[..., 3] = 0  # dark, but wholly transparent
+    kinds = {
+        "grey16": Image.fromarray(grey),
+        "grey": Image.fromarray((grey >> 8).astype(np.uint8)),
+        "rgba": Image.fromarray(clear),
+        "palette": Image.fromarray((grey >> 8).astype(np.uint8)).convert("P"),
+        "cmyk": Image.new("CMYK", (64, 44), (0, 255, 255, 0)),
+    }
+    for name, picture in kinds.items():
+        picture.save(tmp_path / f"{name}.{'tif' if name == 'cmyk' else 'png'}")
+    bank = open_bank(tmp_path, "all", size=32, warp=warp)
+    assert set(bank.names) == set(kinds)
+    shown = dict(zip((bank.names[i] for i in bank._order(0, 5, 0)), bank.batch(0, 5, 32, 4).high, strict=True))
+    assert shown["rgba"].min() == 1 and shown["cmyk"][0].min() > 0.9 and shown["cmyk"][1:].max() < 0.3
+    assert shown["grey16"].std(0).max() == 0
 
 
 def test_square_takes_the_middle():

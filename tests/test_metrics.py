@@ -56,6 +56,56 @@ def test_mean_is_over_pictures_not_over_errors():
     assert str(table).splitlines()[-1].split() == ["mean", "x2", "30.00", "0.6000"]
 
 
+def table(*psnrs: float, terms: tuple[float, ...] = ()) -> metrics.Table:
+    terms = terms or (0.1,) * len(psnrs)
+    rows = [metrics.Row(f"p{i}", 9, 9, psnr, 0.5, {"l1": terms[i]}) for i, psnr in enumerate(psnrs)]
+    return metrics.Table(4, rows)
+
+
+def test_psnr_of_the_mean_error_is_another_figure():
+    ones = table(20.0, 40.0)
+    assert ones.psnr == 30 and ones.psnr_of_mean == pytest.approx(-10 * math.log10((1e-2 + 1e-4) / 2))
+    assert table(33.0, 33.0).psnr_of_mean == pytest.approx(33)
+    assert table(math.inf, 20.0).psnr_of_mean == pytest.approx(20 + 10 * math.log10(2))
+    assert table(math.inf).psnr_of_mean == math.inf
+
+
+def test_paired_differences_and_their_spread():
+    pair = metrics.paired(table(20, 30, 40, terms=(0.3, 0.2, 0.1)), table(21, 32, 39, terms=(0.2, 0.2, 0.1)))
+    psnr, l1 = pair.changes["psnr"], pair.changes["l1"]
+    assert (psnr.before, psnr.after, psnr.improved, psnr.differences) == (30, pytest.approx(92 / 3), 2, (1, 2, -1))
+    assert psnr.difference == pytest.approx(2 / 3)
+    assert psnr.deviation == pytest.approx(math.sqrt(7 / 3)) and psnr.error == pytest.approx(math.sqrt(7 / 9))
+    assert l1.improved == 1 and l1.difference == pytest.approx(-0.1 / 3)  # smaller is better
+    plain = pair.to_dict()
+    assert plain["pictures"][1] == {"name": "p1", "psnr": [30, 32], "ssim": [0.5, 0.5], "l1": [0.2, 0.2]}
+    assert plain["psnr"]["improved"] == 2 and plain["psnr_of_mean"][0] == pair.before.psnr_of_mean
+    lines = [line.split() for line in str(pair).splitlines()]
+    assert lines[1] == ["PSNR", "/", "dB", "30", "30.667", "+0.6667", "1.53", "0.882", "2", "of", "3"]
+    assert lines[-1][:2] == ["p2", "-1"] and "PSNR of mean MSE" in str(pair)
+
+
+def test_paired_with_one_or_perfect_pictures():
+    single = metrics.paired(table(20), table(21)).changes["psnr"]
+    assert single.difference == 1 and math.isnan(single.deviation) and math.isnan(single.error)
+    perfect = metrics.paired(table(math.inf, 20), table(math.inf, 20)).changes["psnr"]
+    assert perfect.differences == (0, 0) and perfect.improved == 0
+    assert metrics.paired(table(20, 20), table(math.inf, 21)).changes["psnr"].improved == 2
+    assert metrics.paired(table(20, 20), table(20.0001, 20.001)).changes["psnr"].improved == 1  # rounding is no change
+
+
+def test_paired_refuses_what_cannot_be_compared():
+    one, rows = table(20, 30), table(20, 30).rows
+    with pytest.raises(SRKitError, match=r"not of the same pictures \(2 and 1\)"):
+        metrics.paired(one, table(20))
+    with pytest.raises(SRKitError, match="not of the same pictures"):
+        metrics.paired(one, metrics.Table(4, rows[::-1]))
+    with pytest.raises(SRKitError, match="before is of scale 4, after of 2"):
+        metrics.paired(one, metrics.Table(2, rows))
+    with pytest.raises(SRKitError, match=r"other terms \(l1; none\)"):
+        metrics.paired(one, metrics.Table(4, [metrics.Row(row.name, 9, 9, 1, 1) for row in rows]))
+
+
 def test_evaluate_keeps_the_mode_and_cuts_to_a_multiple():
     model = models.create("srcnn", 2).train()
     table = metrics.evaluate(model, [("odd", photograph(41, 33))], 2)

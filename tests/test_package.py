@@ -46,9 +46,9 @@ def test_names_at_the_top():
 def test_floors_import_only_downwards():
     floors = [
         {"errors", "images"},
-        {"features", "sources", "downloads", "labels", "profiles"},
-        {"losses", "metrics", "banks", "models"},
-        {"training", "upscaling", "live", "comparing"},
+        {"features", "sources", "downloads", "labels", "profiles", "domains"},
+        {"losses", "metrics", "banks", "models", "warping"},
+        {"training", "upscaling", "live", "comparing", "finetuning"},
         {"dashboard", "gallery", "presets", "sketch", "figures", "notebooks"},
         {"cli", "__main__"},
     ]
