@@ -32,7 +32,7 @@ SMALL = (
     + 1
     + 8 * (2 * conv_weights(3, 48, 48) + 1)
     + conv_weights(3, 48, 48)
-    + 2 * (conv_weights(3, 48, 192) + 1)
+    + 2 * (conv_weights(3, 48, 48) + 1)
     + conv_weights(3, 48, 3)
 )
 EYES = conv_weights(3, 3, 64) + sum(  # seven convolutions, each with a batch normalisation
@@ -61,6 +61,8 @@ def test_multiply_adds_by_hand():
     plain = 81 * 3 * 8 + (2 * 2 + 1) * 9 * 8 * 8 + 9 * 8 * 32  # at the size of low
     enlarged = 4 * 9 * 8 * 32 + 16 * 81 * 8 * 3  # the second doubling, and the last layer, at four times and sixteen
     assert models.multiply_adds(SRResNet(4, channels=8, blocks=2), 5, 7) == 35 * (plain + enlarged)
+    # "nearest" has a quarter of the filters on four times the pixels.
+    assert models.multiply_adds(SRResNet(4, channels=8, blocks=2, upsample="nearest"), 5, 7) == 35 * (plain + enlarged)
 
 
 def test_receptive_fields_by_hand():
@@ -68,7 +70,10 @@ def test_receptive_fields_by_hand():
     # conv9 sees 9 pixels, which lie on 5 of twice low's size; with conv3 7, which lie on 4 of low: 3 more than one.
     assert models.receptive_field(SRResNet(4, channels=2, blocks=16)) == (9 + 4 * 16 + 2 + 2 + 3,)
     # With a conv3 at the end: 3 pixels on 2, with conv3 4, which lie on up to 3 of low.
-    assert models.receptive_field(models.create("srresnet-small", channels=2)) == (9 + 4 * 8 + 2 + 2 + 2,)
+    shuffled = models.create("srresnet-small", channels=2, upsample="shuffle")
+    assert models.receptive_field(shuffled) == (9 + 4 * 8 + 2 + 2 + 2,)
+    # Doubling by "nearest": two conv3 see 5 pixels of the largest, 3 of half that; one more, 5, which lie on 3 of low.
+    assert models.receptive_field(models.create("srresnet-small", channels=2)) == (9 + 4 * 8 + 2 + 2,)
     # At x2 there is one doubling: 9 pixels on 5.
     assert models.receptive_field(SRResNet(2, channels=2, blocks=0)) == (9 + 2 + 2 + 4,)
 
@@ -217,7 +222,7 @@ def test_a_discriminator_sees_minus_one_to_one_and_answers_a_logit():
 
 
 @pytest.mark.parametrize("name, changes", [
-    ("srresnet", {"blocks": 2, "frozen_norm": True}), ("srresnet-small", {}), ("srgan-small", {"upsample": "nearest"}),
+    ("srresnet", {"blocks": 2, "frozen_norm": True}), ("srresnet-small", {}), ("srgan-small", {"upsample": "shuffle"}),
 ])  # fmt: skip
 def test_recipe_rebuilds_the_generator(name, changes):
     torch.manual_seed(0)
