@@ -46,6 +46,8 @@ def test_start_turn_pause_stop(stage):
 
     page.play("pause")
     page.wait_for("run.state == 'paused'")
+    later = "(__import__('time').sleep(1), run.step)[1]"
+    page.wait("the end of the step that was being done", lambda: page.ask("run.step") == page.ask(later))
     step = page.ask("run.step")
     page.press(f"λ {LAYER}", "End")
     page.wait_for(f"run.weights.snapshot()['{LAYER}'] > 0")
