@@ -131,6 +131,8 @@ class Train:
             banks.open_bank(self.data, "val", size=self.size, **counts, device=device) if has_validation else None
         )
         kind = GANTrainer if models.PRESETS[self.model].gan else Trainer
+        if validation is None and self.val is None:
+            print(f"{self.data} has too few pictures to keep any for validation: best.pt will be last.pt")
         trainer = kind(model, bank, config, validation=validation, out=out, student=self.student)
         where = f"on {trainer.device.type} in {trainer.precision}"
         trainable, frozen = models.count(model)
@@ -142,11 +144,11 @@ class Train:
         return _fit(trainer)
 
     def started(self, fresh: nn.Module) -> nn.Module:
-        """The trained model of --start: the network that was named, or another project's; for a GAN any generator."""
+        """The trained model of --start: of the network that was named, or another project's of that kind."""
         model = load(str(self.start), self.scale)
         same = {**model.recipe, "name": self.model, "frozen_norm": False} == {**fresh.recipe, "frozen_norm": False}
         from_elsewhere = isinstance(model, type(fresh)) and model.recipe["name"] not in models.PRESETS
-        if not (same or from_elsewhere or models.PRESETS[self.model].gan):
+        if not (same or from_elsewhere):
             raise SRKitError(f"{self.start} holds {model.recipe['name']} x{model.scale}, not {self.model}: name that")
         changes = {"frozen_norm": True} if self.frozen_norm else {}
         return models.rebuild(model, name=self.model if same else model.recipe["name"], **changes)

@@ -64,6 +64,8 @@ def test_fine_tuning_starts_from_a_trained_network_of_the_same_kind(call, pictur
         "train", "srresnet", "--data", pictures, "--start", START, "--out", tmp_path / "other", *SMALL
     )
     assert status == 2 and "holds srresnet-small x4, not srresnet" in err
+    status, _, err = call("train", "srgan", "--data", pictures, "--start", START, "--out", tmp_path / "other", *SMALL)
+    assert status == 2 and "holds srresnet-small x4, not srgan" in err
 
 
 @pytest.mark.parametrize("name", trained.names())

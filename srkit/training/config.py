@@ -117,7 +117,8 @@ class GANConfig(TrainConfig):
     discriminator_rate: float = 1.0
     """Learning rate of the discriminator, as a multiple of the generator's."""
     discriminator_warmup: int = 0
-    """First steps in which the discriminator learns alone: its first say is worth nothing."""
+    """First steps in which the discriminator learns alone: its first say is worth nothing. The learning rate's own
+    warm-up goes on meanwhile."""
     real_label: float = 1.0
     """What the discriminator is to say of real pictures; 0.9 keeps it from being too sure (label smoothing)."""
     from_scratch: bool = False

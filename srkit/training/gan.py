@@ -69,7 +69,7 @@ class GANTrainer(Trainer):
         if not (getattr(model, "trained", False) or config.from_scratch):
             raise SRKitError(
                 "this generator was never trained, and a GAN from noise finds noise: train it on the MSE first and "
-                "give load_model(…/best.pt) (--start), or ask for from_scratch"
+                "give load_model(…/best.pt) (--start), or ask for from_scratch (--from-scratch)"
             )
         if loss is None:
             loss = create_loss(**config.loss_settings(), discriminator=discriminator or new_discriminator(config))
@@ -83,6 +83,8 @@ class GANTrainer(Trainer):
         self.discriminator_optimizer = self._prepared(self.discriminator.parameters(), config.discriminator_rate)
         self.optimizers.append(self.discriminator_optimizer)
         self._output: Tensor | None = None
+        if self.steps <= config.discriminator_warmup:
+            self.say(f"all {self.steps} steps are the discriminator's warm-up: the generator will not learn")
         with torch.no_grad():  # a crop that the discriminator cannot judge is refused now, not later
             self.discriminator.eval()(torch.zeros(1, 3, config.crop, config.crop, device=self.device))
 
@@ -196,7 +198,7 @@ def new_discriminator(config: GANConfig) -> nn.Module:
 def verdict(history: History) -> str:
     """What the last rows of a GAN's history say of its health, in plain words, and what to try.
 
-    Four states are told apart: one term rules the generator's loss; the discriminator wins; it is blind; all is well.
+    Told apart are: one term rules the generator's loss; the discriminator wins, is blind, or not sure yet; all is well.
     The thresholds are rules of thumb, no theory.
     """
     rows = [row for row in list(history.rows) if "D/real" in row][-LOOK:]
@@ -218,6 +220,8 @@ def verdict(history: History) -> str:
         return f"D wins: {says}; G can learn little from it; try real_label 0.9, fewer filters in D, or more of stage 1"
     if abs(real - fake) < 0.05:
         return f"D is blind: {says}; G learns nothing from it; try some steps of discriminator_warmup, or more filters"
+    if real - fake < 0.2:
+        return f"undecided: {says}; it is early, or D is weak: more steps, more filters, or a higher discriminator_rate"
     if not share:
         return f"the adversarial term weighs nothing: D only looks on; {says}"
     if share < 0.01:

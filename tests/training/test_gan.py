@@ -226,6 +226,7 @@ def history(real: float, fake: float, adversarial: float = 0.2, falls: float = 0
         ((0.7, 0.3), "healthy"),
         ((0.99, 0.02), "D wins"),
         ((0.51, 0.50), "D is blind"),
+        ((0.55, 0.45), "undecided"),
         ((0.7, 0.3, 0.95, 6.5), "adversarial term rules, with 95% of the generator's loss (validation PSNR -6.5 dB)"),
         ((0.7, 0.3, 0.001), "D has no say"),
         ((0.7, 0.3, 0.0), "weighs nothing"),
@@ -262,6 +263,11 @@ def test_what_can_be_no_generator_is_refused(bank):
         gan(bank, model=models.create("superresnet-multi"))
     with pytest.raises(SRKitError, match="scale 3: an SRResNet doubles once or twice"):
         models.create("srgan", 3)
+
+
+def test_a_training_that_is_all_warm_up_says_so(bank, capsys):
+    gan(bank, 3, discriminator_warmup=3)
+    assert "the generator will not learn" in capsys.readouterr().out
 
 
 def test_a_loss_without_adversary_is_refused(bank):
