@@ -346,10 +346,10 @@ class Compare:
 
 
 def load(name: str, scale: int | None = None) -> nn.Module:
-    """A model from a checkpoint, or an interpolation by name, which needs a scale.
+    """A model from a checkpoint, one that comes trained, or an interpolation by name, which needs a scale.
 
     Raises:
-        SRKitError: neither a file nor an interpolation, or the scale is missing or not the checkpoint's.
+        SRKitError: none of these, or the scale is missing or not the checkpoint's.
     """
     if name in KERNELS:
         if scale is None:

@@ -46,6 +46,9 @@ class Preset:
 # The workshop's (lesson 05): pictures of 288 pixels, the sum of 1/PSNR of all outputs, ten times VOC 2007's 4011.
 WORKSHOP = {"steps": 2510, "batch_size": 16, "crop": 288, "learning_rate": 1e-3, "loss": {"psnr": 1.0}}
 
+# A GAN of few steps finds PixelShuffle's grid before it finds textures; "nearest" costs as much and showed none.
+SMALL = {"scale": 4, "channels": 48, "blocks": 8, "norm": False, "upsample": "nearest", "last_kernel": 3, "skip": True}
+
 PRESETS: dict[str, Preset] = {
     "srcnn": Preset(
         "SRCNN 9-5-5 with 64-32-3 filters on a bilinear enlargement: the course's own (lessons 02, 03)",
@@ -109,8 +112,7 @@ PRESETS: dict[str, Preset] = {
     "srresnet-small": Preset(
         "8 blocks of 48 filters without normalisation on a bicubic enlargement: for processors (lessons 06, 07)",
         "SRResNet",
-        # A GAN of few steps finds PixelShuffle's grid before it finds textures; "nearest" costs as much and has none.
-        {"scale": 4, "channels": 48, "blocks": 8, "norm": False, "upsample": "nearest", "last_kernel": 3, "skip": True},
+        SMALL,
         # Without normalisation a higher rate, or longer gradients, can blow the weights up right after the warm-up.
         {"steps": 3000, "batch_size": 16, "crop": 96, "learning_rate": 7e-4, "warmup": 250, "schedule": "cosine",
          "clip": 0.02},
@@ -125,7 +127,7 @@ PRESETS: dict[str, Preset] = {
     "srgan-small": Preset(
         "srresnet-small, already trained, against a discriminator with half the filters (lesson 06)",
         "SRResNet",
-        {"scale": 4, "channels": 48, "blocks": 8, "norm": False, "upsample": "nearest", "last_kernel": 3, "skip": True},
+        SMALL,
         {"steps": 1500, "batch_size": 16, "crop": 64, "learning_rate": 1e-4, "discriminator": 32,
          "discriminator_rate": 4.0, "discriminator_warmup": 150, "content": ("relu1_2", "relu2_2"), "ema": 0.99},
         gan=True,
