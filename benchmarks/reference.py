@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from PIL import Image
 from srkit import cli, figures, metrics, models
 from srkit.banks import open_bank
 from srkit.images import crop_to_multiple, degrade
-from srkit.training import load_model
+from srkit.training import Trainer, load_model
 from srkit.upscaling import upscale
 
 PICTURE, WIDTH, FOLDER = "astronaut", 1200, Path("figures/reference")
@@ -51,15 +52,27 @@ def about(checkpoint: str | Path) -> dict[str, Any]:
     return facts
 
 
-def publish(page: Figure, name: str, facts: dict[str, Any]) -> None:
-    """Write figures/reference/NAME.jpg, a smaller copy of the page, and NAME.json, where it comes from."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
+def training(trainer: Trainer) -> dict[str, Any]:
+    """How a network was trained, for its card."""
+    settings = {**asdict(trainer.config), "feature_weights": Path(trainer.config.feature_weights).name}
+    return {
+        "loss": trainer.loss.weights,
+        "features": trainer.loss.note or getattr(trainer.model, "note", ""),
+        "training": settings,
+        "steps": trainer.step_number,
+        "device": f"{trainer.device.type}, {trainer.precision}",
+    }
+
+
+def publish(page: Figure, name: str, facts: dict[str, Any], folder: Path = FOLDER) -> None:
+    """Write FOLDER/NAME.jpg, a smaller copy of the page, and NAME.json, where it comes from."""
+    folder.mkdir(parents=True, exist_ok=True)
     whole = io.BytesIO()
     page.savefig(whole, dpi=figures.DPI)
     with Image.open(whole) as picture:
         size = (WIDTH, round(WIDTH * picture.height / picture.width))
-        picture.convert("RGB").resize(size, Image.LANCZOS).save(FOLDER / f"{name}.jpg", quality=88)
-    (FOLDER / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        picture.convert("RGB").resize(size, Image.LANCZOS).save(folder / f"{name}.jpg", quality=88)
+    (folder / f"{name}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import tyro
 
-from benchmarks.reference import about, publish
+from benchmarks.reference import about, publish, training
 from srkit import features, figures, losses, metrics, models
 from srkit.banks import open_bank
 from srkit.images import crop_to_multiple, degrade
@@ -114,12 +114,7 @@ def card(options: Options, name: str, trainer: Trainer, facts: dict[str, Any]) -
     test = f"on {options.test_title}"
     return {
         "trained on": options.title or Path(options.data).name,
-        "loss": trainer.loss.weights,
-        "features": trainer.loss.note,
-        "training": facts["models"][name]["hyper-parameters"],
-        "steps": trainer.step_number,
-        "seconds": round(trainer.seconds),
-        "device": f"{trainer.device.type}, {trainer.precision}",
+        **training(trainer),
         "measured": {facts["measured on"]: facts["measured"][name], test: facts[test][name]},
         "bicubic": {facts["measured on"]: facts["measured"]["bicubic"], test: facts[test]["bicubic"]},
         "made by": facts["command"],
