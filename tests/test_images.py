@@ -164,3 +164,55 @@ def test_luma_is_studio_range_as_scikit_image():
     assert np.allclose(images.luma(picture)[0].numpy() * 255, expected)
     assert images.luma(torch.zeros(1, 3, 1, 1)).item() == pytest.approx(16 / 255)
     assert images.luma(torch.ones(3, 1, 1)).item() == pytest.approx(235 / 255)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
+def test_bands_become_one_file(channels, suffix, tmp_path):
+    picture = torch.randint(0, 256, (channels, 37, 23), dtype=torch.uint8)
+    path = images.write_bands(picture.split(10, dim=1), tmp_path / "new" / f"a.{suffix}", (37, 23))
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    with Image.open(path) as file:
+        assert file.size == (23, 37) and len(file.getbands()) == (3 if (channels, suffix) == (4, "jpg") else channels)
+        if suffix != "jpg":
+            pixels = torch.from_numpy(np.asarray(file).reshape(37, 23, channels).copy()).permute(2, 0, 1)
+            assert torch.equal(pixels, picture)
+    floats = images.write_bands((picture / 255).split(10, dim=1), tmp_path / f"floats.{suffix}", (37, 23))
+    assert floats.read_bytes() == path.read_bytes()
+
+
+def test_bands_that_stop_leave_no_file(tmp_path):
+    def bands():
+        yield torch.zeros(3, 4, 5, dtype=torch.uint8)
+        raise SRKitError("out of memory")
+
+    with pytest.raises(SRKitError, match="out of memory"):
+        images.write_bands(bands(), tmp_path / "a.png", (8, 5))
+    for name, size, message in (
+        ("a.jpg", (8, 70_000), r"70000 x 8 pixels are too many for \.jpg: write a \.png"),
+        ("a.pngg", (8, 5), r"did you mean '\.png'"),
+    ):
+        with pytest.raises(SRKitError, match=message):
+            images.write_bands(bands(), tmp_path / name, size)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bytes_stay_bytes_and_may_be_four_times_as_many(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.png", RGB)
+    kept = images.read(path, keep_bytes=True)
+    assert kept.dtype == torch.uint8 and torch.equal(kept / 255, images.read(path))
+    save(tmp_path / "grey.png", RGB[..., 0])
+    grey = images.read(tmp_path / "grey.png", keep_bytes=True)
+    assert grey.shape == (3, 4, 6) and torch.equal(grey / 255, images.read(tmp_path / "grey.png"))
+    Image.new("RGBA", (2, 2), (255, 0, 0, 51)).save(tmp_path / "clear.png")
+    assert images.read(tmp_path / "clear.png", keep_bytes=True)[:, 0, 0].tolist() == [255, 204, 204]
+    assert images.read(tmp_path / "clear.png", "keep", keep_bytes=True)[:, 0, 0].tolist() == [255, 0, 0, 51]
+    deep = save(tmp_path / "deep.png", np.full((2, 2), 257, np.uint16))
+    assert images.read(deep, keep_bytes=True).dtype == torch.float32  # 16 bits are more than a byte
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # RGB has 24
+    with pytest.raises(SRKitError, match="cut it into pieces"):
+        images.read(path)
+    assert torch.equal(images.read(path, keep_bytes=True), kept) and Image.MAX_IMAGE_PIXELS == 10
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2)
+    with pytest.raises(SRKitError, match="cut it into pieces"):
+        images.read(path, keep_bytes=True)

@@ -48,7 +48,7 @@ def test_floors_import_only_downwards():
         {"errors", "images"},
         {"features", "sources", "downloads", "labels", "profiles", "domains"},
         {"losses", "metrics", "banks", "models", "warping"},
-        {"training", "upscaling", "live", "comparing", "finetuning"},
+        {"training", "upscaling", "exporting", "live", "comparing", "finetuning"},
         {"dashboard", "gallery", "presets", "sketch", "figures", "notebooks"},
         {"cli", "__main__"},
     ]
