@@ -320,7 +320,10 @@ def table(facts: dict[str, Any]) -> str:
 
 def main() -> None:
     course = Course(tyro.cli(Options, prog="python -m benchmarks.course"))
-    trainers = course.train()
+    try:
+        trainers = course.train()
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")
     folder = trained.FOLDER if course.options.publish else course.options.out / "weights"
     cards = {name: trained.card(name, folder) for name in trainers}
     facts = {"command": "python -m benchmarks.course", "plan": course.plan, "networks": cards}

@@ -153,7 +153,7 @@ class Bank:
         if crop % scale:
             raise SRKitError(f"a crop of {crop} does not divide by scale {scale}: try {crop - crop % scale}")
         self._check_room(crop)
-        chosen = self._order(step, size, seed)[part]
+        chosen = self.chosen(step, size, seed)[part]
         dice = torch.Generator().manual_seed(seed * 1_000_003 + step)
         where = torch.rand(size, 2, generator=dice)
         where = torch.full_like(where, 0.5) if centre else where
@@ -197,9 +197,15 @@ class Bank:
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         return (self[index] for index in range(len(self)))
 
-    def _order(self, step: int, size: int, seed: int) -> list[int]:
+    def chosen(self, step: int, size: int, seed: int = 0) -> list[int]:
+        """Which pictures the batch of a step shows, by their index; arguments as in `batch`."""
         places = range(step * size, (step + 1) * size)
         return [_shuffled(len(self), seed, place // len(self))[place % len(self)] for place in places]
+
+    def shows_alike(self, crop: int) -> bool:
+        """Whether batches with crops of this side, in pixels, show every picture whole, as long as nothing flips it."""
+        whole = all(picture.shape[1:] == (crop, crop) for picture in self.pictures)
+        return whole and type(self)._crops is Bank._crops  # a bank with crops of its own may show it in any way
 
     def _check_room(self, crop: int) -> None:
         height, width = self.pictures[self._narrowest].shape[1:]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -17,13 +19,14 @@ import tyro
 from torch import nn
 from tyro.conf import Positional, arg, subcommand
 
-from srkit import banks, comparing, images, metrics, models, notebooks, sources
+from srkit import banks, comparing, exporting, images, metrics, models, notebooks, sources
+from srkit.banks import Bank
 from srkit.errors import SRKitError, unknown
 from srkit.images import KERNELS
 from srkit.models import foreign, trained
 from srkit.profiles import Student, choose_device, root
-from srkit.training import GANConfig, GANTrainer, History, TrainConfig, Trainer, checkpoint, gan
-from srkit.upscaling import upscale
+from srkit.training import GANConfig, GANTrainer, History, TrainConfig, Trainer, checkpoint, engine, gan
+from srkit.upscaling import DEFAULT, TILE, Upscaler, is_grey
 
 SAME_NAME = arg(name="")  # a nested dataclass whose flags carry no prefix
 
@@ -109,7 +112,22 @@ class Train:
 
     def __call__(self) -> int:
         config = dataclasses.replace(self.config, device="cuda") if self.cuda else self.config
-        device = choose_device(config.device)
+        with engine.together(config.device) as device:
+            with engine.main_first():  # it downloads, if need be
+                model, out, bank, validation = self.opened(config, device)
+            kind = GANTrainer if models.PRESETS[self.model].gan else Trainer
+            trainer = kind(model, bank, config, validation=validation, out=out, student=self.student)
+            where = f"on {engine.described(trainer.accelerator)} in {trainer.precision}"
+            trainable, frozen = models.count(model)
+            seen = f" and {frozen:,} frozen ({model.note})" if frozen else ""
+            print(f"{self.model} x{model.scale}: {trainable:,} parameters{seen}, {where}")
+            if trainer.loss.note:
+                print(f"the loss compares {trainer.loss.note}")
+            print(f"training on {bank}" + (f", validating on {len(validation)}" if validation else ""))
+            return _fit(trainer)
+
+    def opened(self, config: TrainConfig, device: torch.device) -> tuple[nn.Module, Path, Bank, Bank | None]:
+        """The model, the folder to write to, and the pictures to train and to validate on."""
         torch.manual_seed(config.seed)  # decides the starting weights
         if self.model not in (*models.PRESETS, *KERNELS):
             raise unknown("model", self.model, models.PRESETS)
@@ -130,18 +148,9 @@ class Train:
         validation = (
             banks.open_bank(self.data, "val", size=self.size, **counts, device=device) if has_validation else None
         )
-        kind = GANTrainer if models.PRESETS[self.model].gan else Trainer
         if validation is None and self.val is None:
             print(f"{self.data} has too few pictures to keep any for validation: best.pt will be last.pt")
-        trainer = kind(model, bank, config, validation=validation, out=out, student=self.student)
-        where = f"on {trainer.device.type} in {trainer.precision}"
-        trainable, frozen = models.count(model)
-        seen = f" and {frozen:,} frozen ({model.note})" if frozen else ""
-        print(f"{self.model} x{model.scale}: {trainable:,} parameters{seen}, {where}")
-        if trainer.loss.note:
-            print(f"the loss compares {trainer.loss.note}")
-        print(f"training on {bank}" + (f", validating on {len(validation)}" if validation else ""))
-        return _fit(trainer)
+        return model, out, bank, validation
 
     def started(self, fresh: nn.Module) -> nn.Module:
         """The trained model of --start: of the network that was named, or another project's of that kind."""
@@ -192,60 +201,151 @@ class Resume:
         changes = {name: value for name, value in changes.items() if value is not None}
         if self.steps is not None:
             changes["num_epoch"] = self.num_epoch
-        trainer = Trainer.resume(self.checkpoint, self.out, **changes)
-        if trainer.step_number >= trainer.steps:
-            raise SRKitError(f"{self.checkpoint} is at step {trainer.step_number} already: give --steps more than that")
-        return _fit(trainer)
+        with engine.together(self.device or checkpoint.load(self.checkpoint)["config"]["device"]):
+            trainer = Trainer.resume(self.checkpoint, self.out, **changes)
+            if trainer.step_number >= trainer.steps:
+                raise SRKitError(
+                    f"{self.checkpoint} is at step {trainer.step_number} already: give --steps more than that"
+                )
+            return _fit(trainer)
 
 
 @dataclass
 class Inspect:
     """Say what a checkpoint holds: model, scale, step, settings, metrics, student, sha256 of the weights.
 
-    Of an SRGAN generator of leftthomas, dongheehand or Lornatang: project, licence, model, scale, sha256.
+    Of a network that comes trained: its card. Of an SRGAN generator of leftthomas, dongheehand or Lornatang: project,
+    licence, model, scale, sha256.
     """
 
-    checkpoint: Positional[Path]
-    """The checkpoint, e.g. runs/t91/last.pt; or another project's."""
+    checkpoint: Positional[Path | None] = None
+    """The checkpoint, e.g. runs/t91/last.pt; or another project's; or srcnn915-x3, …: none lists those that come
+    trained."""
     json: bool = False
     """Print JSON and nothing else."""
 
     def __call__(self) -> None:
+        if self.checkpoint is None:
+            cards = {name: trained.card(name) for name in trained.names()}
+            print(json.dumps(cards, indent=2) if self.json else _trained(cards))
+            return
         facts = inspect(self.checkpoint)
         print(json.dumps(facts, indent=2) if self.json else _tree(facts))
 
 
 @dataclass
 class Upscale:
-    """Enlarge pictures of your own with a trained model."""
+    """Enlarge pictures of your own with a trained model: srkit upscale photo.jpg.
+
+    Pictures of any size, grey or colour, with or without alpha, go through in tiles; there are no seams. A file that
+    exists already is left as it is, so that a folder that was interrupted can be gone on with.
+    """
 
     pictures: Positional[tuple[Path, ...]]
-    """Picture files."""
-    checkpoint: str
-    """srresnet-small-x4 or srgan-small-x4, which come trained; a checkpoint, srkit's or another project's (see srkit
-    inspect -h); or nearest, bilinear or bicubic."""
+    """Picture files, or folders: of these every picture in them, but no NAME_x4.png beside its own NAME."""
+    checkpoint: str = DEFAULT
+    """A network that comes trained, e.g. srcnn915-x3 (srkit inspect lists them); a checkpoint, srkit's or another
+    project's (see srkit inspect -h); or nearest, bilinear or bicubic."""
     out: Annotated[Path | None, arg(aliases=["-o"])] = None
-    """A folder; or, for one picture, a file. NAME_x3.png beside each picture if not given."""
+    """A folder; or, for one picture, a file. NAME_x4.png beside each picture if not given. The largest pictures
+    need the least memory as .png."""
     scale: int | None = None
     """For nearest, bilinear and bicubic: 2, 3 or 4. A trained model knows its own; one with several outputs gives
     the largest unless you say which."""
+    overwrite: bool = False
+    """Write anew what exists already."""
+    ensemble: bool = False
+    """Mean of the eight ways of turning and flipping the picture: a little better, eight times the work."""
+    tile: int = TILE
+    """Side of a tile in pixels of the picture; halved by itself where memory runs out."""
+    precision: Literal["fp32", "auto", "bf16", "fp16"] = "fp32"
+    """bf16 is about twice as fast on processors that compute it, and a few pixels differ by one of the 256 grey levels.
+    auto: bf16 there, fp16 on older GPUs, fp32 else."""
     device: str = "auto"
     """cpu, cuda, mps or auto."""
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
         if not self.pictures:
-            raise SRKitError("name at least one picture to upscale")
-        as_file = self.out is not None and self.out.suffix.lower() in images.SUFFIXES
-        if as_file and len(self.pictures) > 1:
-            raise SRKitError(f"{len(self.pictures)} pictures do not fit into the one file {self.out}: give a folder")
-        model = load(self.checkpoint, self.scale).to(choose_device(self.device))
-        scale = self.scale or model.scale
+            raise SRKitError("name at least one picture to upscale, or a folder")
+        model = load(self.checkpoint, self.scale)
+        upscaler = Upscaler(model, self.scale, self.tile, self.precision, self.ensemble, self.device)
+        paths = self.found()
+        targets: dict[Path, Path] = {}
+        failed = 0
+        for path in paths:
+            target = self.target(path, upscaler.scale, len(paths))
+            try:
+                if target in targets:
+                    raise SRKitError(f"{path}: {targets[target]} becomes {target} already: rename one of the two")
+                targets[target] = path
+                print(self.enlarged(upscaler, path, target), flush=True)
+            except SRKitError as error:
+                if len(paths) == 1:
+                    raise
+                failed += 1
+                print(f"srkit: {error}", file=sys.stderr)
+        if failed:
+            print(f"srkit: {failed} of {len(paths)} pictures could not be enlarged", file=sys.stderr)
+        return int(failed > 0)
+
+    def found(self) -> list[Path]:
+        """The pictures named, with those in the folders named."""
+        paths: list[Path] = []
         for path in self.pictures:
-            target = self.out if as_file else (self.out or path.parent) / f"{path.stem}_x{scale}.png"
-            output = upscale(model, images.read(path, alpha="keep"), scale)
-            grey = len(output) == 3 and bool((output == output[:1]).all())
-            images.write(output[:1] if grey else output, target)
-            print(f"{target}: {output.shape[-1]} x {output.shape[-2]}")
+            if not path.is_dir():
+                paths.append(path)
+                continue
+            inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in images.SUFFIXES)
+            names = {p.stem for p in inside}
+            own = [p for p in inside if (match := re.fullmatch(r"(.+)_x[234]", p.stem)) and match[1] in names]
+            others = [p for p in inside if p not in own]
+            if not others:
+                raise SRKitError(f"{path}: no pictures in this folder ({' '.join(sorted(images.SUFFIXES))})")
+            left = f", and {len(own)} enlarged before, which stay as they are" if own else ""
+            print(f"{path}: {len(others)} picture{'s' * (len(others) > 1)}{left}")
+            paths += others
+        return paths
+
+    def target(self, path: Path, scale: int, count: int) -> Path:
+        """Where the enlarged picture goes."""
+        if self.out is not None and self.out.suffix.lower() in images.SUFFIXES and not self.out.is_dir():
+            if count > 1:
+                raise SRKitError(f"{count} pictures do not fit into the one file {self.out}: give a folder")
+            return self.out
+        return (self.out or path.parent) / f"{path.stem}_x{scale}.png"
+
+    def enlarged(self, upscaler: Upscaler, path: Path, target: Path) -> str:
+        """Enlarge one file; a line about it."""
+        if target.exists() and not self.overwrite:
+            return f"{target}: exists already and was left as it is; --overwrite writes it anew"
+        low = images.read(path, alpha="keep", keep_bytes=True)
+        grey = len(low) == 3 and is_grey(low)
+        height, width = (upscaler.scale * side for side in low.shape[1:])
+        bands = (band[:1] if grey else band for band in upscaler.bands(low))
+        images.write_bands(bands, target, (height, width))
+        return f"{target}: {width} x {height}"
+
+
+@dataclass
+class Export:
+    """Write a trained model as ONNX, which runs without PyTorch, and check it against onnxruntime."""
+
+    checkpoint: Positional[str] = DEFAULT
+    """As for srkit upscale."""
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None
+    """The file to write; CHECKPOINT.onnx here if not given."""
+    scale: int | None = None
+    """For nearest, bilinear and bicubic: 2, 3 or 4."""
+
+    def __call__(self) -> None:
+        model = load(self.checkpoint, self.scale)
+        facts = exporting.to_onnx(model, self.out or Path(f"{Path(self.checkpoint).stem}.onnx"))
+        outputs = " and ".join(facts["outputs"])
+        print(f"{facts['path']}: low to {outputs}, {facts['megabytes']:.1f} MB, opset {facts['opset']}")
+        if facts["difference"] is None:
+            print("not compared with PyTorch: pip install onnxruntime")
+        else:
+            print(f"onnxruntime and PyTorch differ by {facts['difference']:.1e} at most")
 
 
 @dataclass
@@ -253,8 +353,8 @@ class Evaluate:
     """Measure a model: PSNR and SSIM on luma, a border of SCALE pixels cut, per picture and mean."""
 
     model: Positional[str]
-    """srresnet-small-x4 or srgan-small-x4, which come trained; a checkpoint, srkit's or another project's (see srkit
-    inspect -h); or nearest, bilinear or bicubic."""
+    """A network that comes trained, e.g. srcnn915-x3 (srkit inspect lists them); a checkpoint, srkit's or another
+    project's (see srkit inspect -h); or nearest, bilinear or bicubic."""
     data: str
     """A name that `srkit data` lists, or a folder of pictures."""
     scale: int | None = None
@@ -439,6 +539,16 @@ def _listing(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _trained(cards: dict[str, dict[str, Any]]) -> str:
+    """The networks that come trained, a line each: what they reach on each of their tests, and bicubic there."""
+    lines = ["mean PSNR in dB on luma, in brackets bicubic's"]
+    for name, card in cards.items():
+        reached = [f"{test} {got['psnr']:.2f} ({card['bicubic'][test]['psnr']:.2f})"
+                   for test, got in card["measured"].items()]  # fmt: skip
+        lines.append(f"{name:24} {'; '.join(reached)}")
+    return "\n".join(lines)
+
+
 def _tree(facts: dict[str, Any], indent: str = "") -> str:
     """Nested facts as indented lines."""
     lines = []
@@ -450,7 +560,7 @@ def _tree(facts: dict[str, Any], indent: str = "") -> str:
     return "\n".join(lines)
 
 
-COMMANDS = ("run", "train", "resume", "compare", "inspect", "upscale", "evaluate", "data")
+COMMANDS = ("run", "train", "resume", "compare", "inspect", "upscale", "export", "evaluate", "data")
 
 
 def _command(args: Sequence[str]) -> Any:
@@ -465,6 +575,7 @@ def _command(args: Sequence[str]) -> Any:
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Inspect, subcommand("inspect")]
         | Annotated[Upscale, subcommand("upscale")]
+        | Annotated[Export, subcommand("export")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Data, subcommand("data")],
         args=args,
@@ -479,8 +590,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             raise unknown("command", args[0], COMMANDS)
-        return _command(args)() or 0
+        command = _command(args)
+        if not isinstance(command, (Train, Resume)):
+            engine.check_alone(f"srkit {args[0]}")
+        return command() or 0
     except SRKitError as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(3)  # the first process says the same: then the launcher ends this one meanwhile
         print(f"srkit: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

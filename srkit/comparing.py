@@ -27,6 +27,7 @@ from srkit.errors import SRKitError, unknown
 from srkit.images import crop_to_multiple, degrade
 from srkit.profiles import Student
 from srkit.training import TrainConfig, Trainer
+from srkit.training.engine import check_alone
 
 SIX = tuple(name for name in models.PRESETS if name.startswith("superresnet"))  # the workshop's
 SKIP = "+skip"  # "superresnet-multi+skip": the same with skip=True
@@ -161,6 +162,7 @@ def compare(
         SRKitError: before anything is trained: an unknown name, weights or packages that are missing, a crop that does
             not fit or not divide by 4.
     """
+    check_alone("compare")
     made = {name: make(name, config) for name in names}  # all of them first: what is missing is said at once
     trainers = {}
     for name, model in made.items():

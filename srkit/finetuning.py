@@ -19,6 +19,7 @@ from srkit.features import NETWORKS, open_features
 from srkit.losses import WeightedLoss
 from srkit.profiles import Student
 from srkit.training import History, TrainConfig, Trainer, checkpoint
+from srkit.training.engine import check_alone
 
 
 class FineTuner(Trainer):
@@ -53,6 +54,7 @@ class FineTuner(Trainer):
         out: str | Path | None = None,
         student: Student | None = None,
     ) -> None:
+        check_alone("fine-tuning")
         if validation is None:
             raise SRKitError("fine-tuning needs validation pictures, or nothing says when to stop: give validation=…")
         tuned = models.rebuild(model, frozen_norm=True) if hasattr(model, "frozen_norm") else copy.deepcopy(model)

@@ -33,6 +33,7 @@ from srkit.images import crop_to_multiple, degrade
 from srkit.losses import WeightedLoss
 from srkit.models import output_at
 from srkit.training import History, Trainer
+from srkit.training.engine import check_alone
 
 LOOKS = 0.02  # part of the time that goes into previews
 _current: Run | None = None
@@ -86,6 +87,7 @@ class Run:
 
     def __init__(self, trainer: Trainer, high: Tensor | None = None) -> None:
         global _current
+        check_alone("a Run")
         if _current is not None:
             _current.stop()
             _current.wait(60)

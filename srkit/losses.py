@@ -145,6 +145,11 @@ class PerceptualLoss:
             if layer not in extractor.layers:
                 raise unknown("layer of this extractor", layer, extractor.layers)
 
+    @staticmethod
+    def look(extractor: Extractor, high: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """What the network sees in the truth. A training that has kept it puts its own in this one's place."""
+        return extractor(high, layers)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The terms that it offers."""
@@ -154,7 +159,7 @@ class PerceptualLoss:
         """The terms asked for. Nothing past the deepest layer that they need is computed."""
         layers = tuple(dict.fromkeys(layer for name in names for layer in self.reads[name]))
         with torch.no_grad():  # the target is given: no gradient, and no memory for one
-            wanted = self.extractor(high, layers)
+            wanted = self.look(self.extractor, high, layers)
         seen = self.extractor(output, layers)
         terms = {}
         for name in names:

@@ -176,7 +176,7 @@ def test_every_kind_of_picture_becomes_rgb(tmp_path, warp):
         picture.save(tmp_path / f"{name}.{'tif' if name == 'cmyk' else 'png'}")
     bank = open_bank(tmp_path, "all", size=32, warp=warp)
     assert set(bank.names) == set(kinds)
-    shown = dict(zip((bank.names[i] for i in bank._order(0, 5, 0)), bank.batch(0, 5, 32, 4).high, strict=True))
+    shown = dict(zip((bank.names[i] for i in bank.chosen(0, 5, 0)), bank.batch(0, 5, 32, 4).high, strict=True))
     assert shown["rgba"].min() == 1 and shown["cmyk"][0].min() > 0.9 and shown["cmyk"][1:].max() < 0.3
     assert shown["grey16"].std(0).max() == 0
 

@@ -189,6 +189,72 @@ def test_upscale_odd_rgba_and_grey(trained, call, tmp_path):
     assert Image.open(tmp_path / "one.jpg").size == (10, 14)
 
 
+def test_upscale_works_at_once_and_leaves_what_is_there(call, tmp_path):
+    write(photograph(10, 12), tmp_path / "photo.jpg")
+    status, out, _ = call("upscale", tmp_path / "photo.jpg")
+    assert status == 0 and "photo_x4.png: 48 x 40" in out
+    before = (tmp_path / "photo_x4.png").read_bytes()
+    status, out, _ = call("upscale", tmp_path / "photo.jpg", "--ensemble")
+    assert status == 0 and "exists already and was left as it is" in out
+    assert (tmp_path / "photo_x4.png").read_bytes() == before
+    assert call("upscale", tmp_path / "photo.jpg", "--ensemble", "--overwrite")[0] == 0
+    assert (tmp_path / "photo_x4.png").read_bytes() != before
+
+
+def test_upscale_a_folder(call, tmp_path):
+    folder = tmp_path / "photos"
+    for index, name in enumerate(("a.png", "b.jpg", "d.png", "trip_x2.png")):
+        write(photograph(8, 9, index), folder / name)
+    (folder / "c.png").write_text("not a picture")
+    (folder / "notes.txt").write_text("nor this")
+    (folder / "sub").mkdir()
+    command = ("upscale", folder, "--checkpoint", "bicubic", "--scale", 2)
+    status, out, err = call(*command)
+    assert status == 1 and "5 pictures" in out and out.count("18 x 16") == 4
+    assert "c.png: not a picture" in err and "1 of 5 pictures could not be enlarged" in err
+    files = sorted(path.name for path in folder.iterdir())
+    assert {"a_x2.png", "b_x2.png", "d_x2.png", "trip_x2_x2.png"} <= set(files)
+    (folder / "c.png").unlink()
+    status, out, err = call(*command)  # again: nothing is enlarged twice, nothing written anew
+    assert status == 0 and "4 pictures, and 4 enlarged before" in out and out.count("exists already") == 4
+    assert sorted(path.name for path in folder.iterdir()) == [name for name in files if name != "c.png"]
+    assert call(*command, "-o", tmp_path / "large")[0] == 0 and len(list((tmp_path / "large").iterdir())) == 4
+    write(photograph(8, 9), folder / "a.jpg")
+    status, out, err = call(*command, "--overwrite")
+    assert status == 1 and err.count("rename one of the two") == 1
+    status, _, err = call("upscale", folder / "sub")
+    assert status == 2 and "no pictures in this folder" in err
+    status, _, err = call(*command, "-o", tmp_path / "one.png")
+    assert status == 2 and "do not fit into the one file" in err
+
+
+def test_upscale_in_tiles_keeps_rotation_16_bits_grey_and_alpha(call, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    tall = photograph(70, 40)
+    Image.fromarray(tall.mul(255).byte().permute(1, 2, 0).numpy()).save(tmp_path / "turned.png", exif=exif)
+    write(photograph(40, 70)[:1], tmp_path / "grey.png")
+    Image.fromarray((photograph(40, 70)[0] * 65535).numpy().astype("uint16")).save(tmp_path / "deep.png")
+    write(torch.cat([tall, tall[:1]]), tmp_path / "clear.png")
+    for side in (16, 100):
+        command = ("upscale", tmp_path, "--checkpoint", "bicubic", "--scale", 2, "--tile", side)
+        assert call(*command, "-o", tmp_path / str(side))[0] == 0
+    for name, mode, size in (
+        ("turned", "RGB", (140, 80)), ("grey", "L", (140, 80)), ("deep", "L", (140, 80)), ("clear", "RGBA", (80, 140)),
+    ):  # fmt: skip
+        tiles, whole = (Image.open(tmp_path / side / f"{name}_x2.png") for side in ("16", "100"))
+        assert tiles.mode == mode and tiles.size == size and tiles.tobytes() == whole.tobytes()
+
+
+def test_export_of_a_checkpoint(trained, call, tmp_path):
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason="pip install 'srkit[onnx]'")
+    status, out, err = call("export", trained / "best.pt", "-o", tmp_path / "mine.onnx")
+    assert status == 0 and "mine.onnx: low to output" in out and "differ by" in out, err
+    assert (tmp_path / "mine.onnx").stat().st_size > 80_000
+    assert "not trained yet" in call("export", "srresnet")[2]
+
+
 def test_data_lists_and_counts(call):
     names = [row["name"] for row in json.loads(call("data", "--json")[1])]
     assert names[0] == "bundled" and {"voc2011", "t91", "set5"} <= set(names)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from srkit import models
 from srkit.errors import SRKitError
 from srkit.images import resize
 from srkit.models import trained
-from srkit.models.srcnn import INITS, SRCNN
+from srkit.models.srcnn import INITS, SRCNN, convolve_by_rows
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -80,6 +81,24 @@ def test_carrying_is_the_plain_network_with_the_same_weights(init):
         optimizer.step()
     assert plain.extract.weight.grad is None and carrying.extract.weight.grad[3:].abs().max() > 0
     assert carrying.extract.weight[0, 0, 4, 4] == 1 and carrying.map.weight[:3, 3:].abs().max() == 0
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 9])
+def test_convolving_by_rows_is_convolving(k):
+    x, weight, bias = torch.randn(2, 7, 12, 15), torch.randn(3, 7, k, k), torch.randn(3)
+    given = [each.double().requires_grad_() for each in (x, weight, bias)]
+    by_rows, plain = convolve_by_rows(*given), F.conv2d(*given, padding=k // 2)
+    assert torch.allclose(by_rows, plain, atol=1e-12)
+    change = torch.randn_like(plain)
+    pairs = zip(torch.autograd.grad(by_rows, given, change), torch.autograd.grad(plain, given, change), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in pairs)
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_in_training_the_same_network(carry):
+    model, low = SRCNN(2, carry=carry, init="default"), torch.rand(1, 3, 9, 11)
+    with torch.no_grad():
+        assert torch.allclose(model.train()(low), model.eval()(low), atol=1e-5)
 
 
 def test_recipe_rebuilds_the_model():

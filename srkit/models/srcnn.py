@@ -66,7 +66,7 @@ class SRCNN(nn.Module):
             return self._forward_carrying(enlarged)
         x = F.relu(self.extract(enlarged))
         x = F.relu(self.map(x))
-        return self.reconstruct(x)
+        return _convolve(self.reconstruct, x)
 
     def _forward_carrying(self, enlarged: Tensor) -> Tensor:
         """The same answer, with the three carried channels added at the end instead of convolved.
@@ -91,7 +91,29 @@ ALL = slice(None)
 
 def _convolve(layer: nn.Conv2d, x: Tensor, outputs: slice = ALL, inputs: slice = ALL) -> Tensor:
     """A layer's convolution with some of its output and input channels only."""
-    return F.conv2d(x, layer.weight[outputs, inputs], layer.bias[outputs], padding=layer.padding)
+    weight, bias = layer.weight[outputs, inputs], layer.bias[outputs]
+    by_rows = layer.training and x.device.type == "cpu" and len(weight) == 3 and layer.kernel_size[0] > 1
+    return convolve_by_rows(x, weight, bias) if by_rows else F.conv2d(x, weight, bias, padding=layer.padding)
+
+
+def convolve_by_rows(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same convolution, for few outputs: on a processor it takes a training step half the time, or less.
+
+    A processor computes 16 outputs side by side; a layer that makes three colours leaves 13 of these places empty.
+    So each row of the kernel makes outputs of its own, and then the rows are added up, each moved to its height:
+    Σ over i and j of weight[i, j] x[y + i, x + j] = Σ over i of (Σ over j of weight[i, j] x[…, x + j])[y + i].
+
+    Args:
+        x: (N, channels, H, W).
+        weight, bias: (outputs, channels, k, k), k odd, and (outputs).
+
+    Returns:
+        (N, outputs, H, W), the picture's rim padded with zeros.
+    """
+    outputs, channels, k, _ = weight.shape
+    rows = weight.transpose(1, 2).reshape(outputs * k, channels, 1, k)
+    moves = torch.eye(outputs * k, dtype=x.dtype, device=x.device).view(outputs, k, outputs * k, 1).transpose(1, 2)
+    return F.conv2d(F.conv2d(x, rows, padding=(0, k // 2)), moves, bias, padding=(k // 2, 0))
 
 
 @torch.no_grad()

@@ -71,8 +71,8 @@ class TrainConfig:
     """cpu, cuda, mps, or auto: the fastest there is."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 where the device computes it, fp16 on older GPUs, fp32 else."""
-    compile: bool = False
-    """Use torch.compile: pays only in trainings of many minutes."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether to use torch.compile. auto: where it was measured to pay, which is nowhere yet; see engine.compiled."""
     log_freq: int = 10
     """Steps between two rows of the history."""
     val_freq: int = 500

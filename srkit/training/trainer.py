@@ -12,6 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +25,27 @@ from srkit.banks import Bank, Batch, open_bank
 from srkit.errors import SRKitError, unknown
 from srkit.losses import WeightedLoss, check_weights
 from srkit.losses import create as create_loss
-from srkit.profiles import Student, choose_device
+from srkit.profiles import Student
 from srkit.training import checkpoint
 from srkit.training.config import TrainConfig
 from srkit.training.engine import (
     choose_precision,
+    compiled,
     ctrl_c,
+    distribute,
+    from_main,
     keep_freed_memory,
+    main_first,
     make_accelerator,
     make_optimizer,
     moving_average,
+    open_device,
     out_of_memory,
     random_state,
     set_random_state,
 )
 from srkit.training.history import History
+from srkit.training.targets import KeptTargets
 
 SETTINGS = ("learning_rate", "parts")  # what can be changed during a training, besides the weights of the loss
 
@@ -79,16 +86,19 @@ class Trainer:
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
     ) -> None:
         config = config or self.settings()
-        self.device = choose_device(config.device)
+        self.device = open_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.accelerator = make_accelerator(self.device, self.precision)
+        self.accelerator = make_accelerator(self.device, self.precision, len(getattr(model, "scales", (1,))))
+        self.several = self.accelerator.num_processes > 1
+        _check_divides(config.batch_size, self.accelerator.num_processes)
         # Three-channel pictures stay NCHW: only inside the model does channels_last pay.
         self.model = model.to(self.device, memory_format=torch.channels_last)
         self.bank, self.validation, self.student = bank, validation, student or Student()
         self.start = checkpoint.weights_sha256(model.state_dict()) if getattr(model, "trained", False) else ""
-        self.loss = loss or create_loss(**config.loss_settings())
+        with main_first():  # it downloads, if need be
+            self.loss = loss or create_loss(**config.loss_settings())
         self.config = config = dataclasses.replace(config, **_described(self.loss))
         for part in self.loss.perceptual:
             part.extractor.to(self.device, memory_format=torch.channels_last).check_size(config.crop, config.crop)
@@ -97,18 +107,19 @@ class Trainer:
         self.optimizer = self._prepared(trainable)
         self.optimizers = [self.optimizer]  # whose learning rates follow the schedule
         self.ema = AveragedModel(self.model, avg_fn=moving_average(config.ema)) if config.ema else None
-        network = torch.compile(self.model) if config.compile else self.model
-        distributed = self.accelerator.num_processes > 1
-        self.network = self.accelerator.prepare_model(network) if distributed else network
+        self.network = distribute(self.accelerator, self.model, compiled(self.model, config.compile))
+        alike = not config.augment and bank.shows_alike(config.crop)
+        self.targets = KeptTargets(self.loss.perceptual, len(bank)) if alike and self.loss.perceptual else None
         self.out = Path(out) if out else None
-        writes = self.out and self.accelerator.is_main_process
+        self.is_main = self.accelerator.is_main_process  # of several processes the one that writes and prints
+        writes = self.out and self.is_main
         self.history = History(self.out / "history.jsonl" if writes else None, config.tensorboard and bool(writes))
         self.steps = config.steps
         if config.num_epoch:
             self.steps = math.ceil(config.num_epoch * len(bank) / config.batch_size)
         self.step_number, self.seconds, self.best, self.interrupted = 0, 0.0, -math.inf, False
         self.parts = 1  # in how many parts a batch goes through the network; more when memory runs out
-        self.say: Callable[[str], None] = print
+        self.say: Callable[[str], None] = print if self.is_main else lambda line: None
         self._pending: list[dict[str, Tensor]] = []
         bank.batch(0, 1, config.crop, self.model.scale)  # a crop that does not fit is refused now, not later
 
@@ -149,7 +160,8 @@ class Trainer:
     def in_parts(self, backward: Callable[[Batch, float], dict[str, Tensor]], batch: Batch) -> dict[str, Tensor]:
         """The batch's gradient, added up over as many parts as memory asks for: one, as a rule."""
         total: dict[str, Tensor] = {}
-        for part in (Batch(*pair) for pair in zip(*(half.chunk(self.parts) for half in batch), strict=True)):
+        chunks = (Batch(*pair) for pair in zip(*(half.chunk(self.parts) for half in batch), strict=True))
+        for part in (batch,) if self.parts == 1 else chunks:
             share = len(part.low) / len(batch.low)
             for name, value in backward(part, share).items():
                 total[name] = total.get(name, 0) + value * share
@@ -212,7 +224,9 @@ class Trainer:
         for group in self._groups():
             group["lr"] = group["initial_lr"] * group["times"] * self.learning_rate(self.step_number)
         self.model.train()
-        values = self._step_that_fits(self._batch())
+        batch = self._batch()
+        with self.targets.shown(batch.high, self._chosen()) if self.targets else nullcontext():
+            values = self._step_that_fits(batch)
         if self.ema:
             self.ema.update_parameters(self.model)
         if self._pending and self._pending[-1].keys() != values.keys():
@@ -237,15 +251,31 @@ class Trainer:
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
+            if self.several:  # the others wait for this step's gradient: it cannot begin anew
+                raise SRKitError(
+                    f"out of memory in process {self.accelerator.process_index}: resume last.pt in more processes, or "
+                    "begin again with a smaller --batch-size"
+                )
             if self.parts >= len(batch.low):
                 raise SRKitError("out of memory with one picture at a time: make --crop or the network smaller")
+            if self.targets:
+                self.targets.kept.clear()  # its memory serves the network better
+                self.targets = None
             gc.collect()
             torch.cuda.empty_cache()
             self.change(parts=min(2 * self.parts, len(batch.low)))
             self.say(f"out of memory: from step {self.step_number + 1} on a batch goes through in {self.parts} parts")
 
+    @property
+    def _part(self) -> slice:
+        """Which of a batch's pictures are this process's."""
+        return slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+
+    def _chosen(self) -> list[int]:
+        return self.bank.chosen(self.step_number, self.config.batch_size, self.config.seed)[self._part]
+
     def _batch(self) -> Batch:
-        config, rank, count = self.config, self.accelerator.process_index, self.accelerator.num_processes
+        config = self.config
         batch = self.bank.batch(
             self.step_number,
             config.batch_size,
@@ -253,7 +283,7 @@ class Trainer:
             self.model.scale,
             seed=config.seed,
             augment=config.augment,
-            part=slice(rank, None, count),
+            part=self._part,
         )
         return Batch(*(part.to(self.device, non_blocking=True) for part in batch))
 
@@ -276,7 +306,7 @@ class Trainer:
             total=self.steps,
             initial=self.step_number,
             unit="step",
-            disable=not progress or bool(os.environ.get("SRKIT_HEADLESS")),
+            disable=not progress or not self.is_main or bool(os.environ.get("SRKIT_HEADLESS")),
             dynamic_ncols=True,
             mininterval=0.5,
         )
@@ -285,13 +315,26 @@ class Trainer:
                 bar.update()
                 if self.history.rows and self.step_number % self.config.log_freq == 0:
                     bar.set_postfix(_brief(self.history.rows[-1]), refresh=False)
-                if stopped.is_set():
+                if self._all_stop(stopped.is_set()):
                     self.interrupted = True
                     break
-        if self.interrupted:
-            advice = f"srkit resume {self.save()} goes on" if self.out else "not saved, for this Trainer has no folder"
+            saved = self.save() if self.interrupted and self.out else None
+        if self.interrupted and self.is_main:
+            advice = f"srkit resume {saved} goes on" if saved else "not saved, for this Trainer has no folder"
             tqdm.write(f"stopped after step {self.step_number}: {advice}")
         return self.history
+
+    def _all_stop(self, stopped: bool) -> bool:
+        """Whether any process was told to stop: all of them hear of it after the same step.
+
+        They ask one another at each step on a CPU, and where the history is due on a GPU, which they then wait for.
+        """
+        if not self.several:
+            return stopped
+        if stopped:
+            self.accelerator.set_trigger()
+        due = self.device.type == "cpu" or self.step_number % self.config.log_freq == 0
+        return due and self.accelerator.check_trigger()
 
     @property
     def result(self) -> nn.Module:
@@ -311,7 +354,8 @@ class Trainer:
         names = list(self._pending[-1])
         table = torch.stack([torch.stack([values[name] for name in names]) for values in self._pending])
         self._pending.clear()
-        means = dict(zip(names, table.float().mean(0).tolist(), strict=True))
+        over_all = self.accelerator.reduce(table.float().mean(0), "mean")  # each process has as large a part
+        means = dict(zip(names, over_all.tolist(), strict=True))
         for name in ("loss", "D/loss"):
             if not math.isfinite(means.get(name, 0)):
                 raise SRKitError(self._not_a_number(name))
@@ -324,8 +368,17 @@ class Trainer:
         what = "the loss" if name == "loss" else "the discriminator's loss"
         return f"{what} is no longer a number near step {self.step_number}: lower --lr, or set --clip 1; {kept}"
 
-    @torch.inference_mode()
     def _validate(self) -> None:
+        """Measure, and keep best.pt: the main process alone, so that several come to the figures of one."""
+        row = from_main(self._measured() if self.is_main else {})
+        self.history.add(row)
+        if self.score(row) > self.best:
+            self.best = self.score(row)
+            if self.out:
+                self._write(self.out / "best.pt")
+
+    @torch.inference_mode()
+    def _measured(self) -> dict[str, float]:
         """Every term and the PSNR (protocol of metrics.py, dB) on the whole validation pictures, in full precision."""
         start, sums, count = time.perf_counter(), {}, 0
         for low, high in self.validation.pairs(self.model.scale, self.config.batch_size):
@@ -338,11 +391,7 @@ class Trainer:
                 sums[name] = sums.get(name, 0) + value * len(high)
             count += len(high)
         row = {f"val/{name}": (value / count).item() for name, value in sums.items()}
-        self.history.add({"step": self.step_number, **row, "val/seconds": time.perf_counter() - start})
-        if self.score(row) > self.best:
-            self.best = self.score(row)
-            if self.out:
-                self._write(self.out / "best.pt")
+        return {"step": self.step_number, **row, "val/seconds": time.perf_counter() - start}
 
     def score(self, row: dict[str, float]) -> float:
         """Of a validation's row, what best.pt has the highest of: the PSNR."""
@@ -368,7 +417,8 @@ class Trainer:
 
     def _set_aside(self) -> None:
         """Move what another training left in the folder into folder/replaced, so that beginning anew loses nothing."""
-        if self.out and self.accelerator.is_main_process and (self.out / "last.pt").exists():
+        self.accelerator.wait_for_everyone()  # another process may still be reading what is there
+        if self.out and self.is_main and (self.out / "last.pt").exists():
             (self.out / "replaced").mkdir(exist_ok=True)
             for name in ("last.pt", "previous.pt", "best.pt", "history.jsonl"):
                 if (self.out / name).exists():
@@ -376,8 +426,9 @@ class Trainer:
             self.say(f"the training that was in {self.out} is now in {self.out / 'replaced'}")
 
     def _write(self, path: Path, keep: Path | None = None) -> None:
-        if self.accelerator.is_main_process:
+        if self.is_main:
             checkpoint.save(self.state(), path, keep)
+        self.accelerator.wait_for_everyone()  # whoever ended before it stands would have the launcher end the writer
 
     def state(self) -> dict[str, Any]:
         """Everything that exact resuming and rebuilding need, as plain tensors, numbers, strings, lists and dicts."""
@@ -457,9 +508,9 @@ class Trainer:
         matter = ["trainer", "recipe", "start", "fingerprint", *(name for name in state["config"] if name not in free)]
         differ = [name for name in matter if mine.get(name) != theirs.get(name)]
         if differ:
-            print(f"{path} is of another training ({', '.join(differ)}): starting anew")
+            self.say(f"{path} is of another training ({', '.join(differ)}): starting anew")
             return self
-        print(f"{path}: going on from step {state['step']} of {self.steps}")
+        self.say(f"{path}: going on from step {state['step']} of {self.steps}")
         return self.load_state(state)
 
     @classmethod
@@ -486,10 +537,11 @@ class Trainer:
             config = kind.settings(**{**state["config"], **changes})
         except TypeError as error:
             raise SRKitError(f"no such setting: {error}") from None
-        device = choose_device(config.device)
-        bank = open_bank(**state["data"], device=device)
-        validation = open_bank(**state["validation"], device=device) if state["validation"] else None
-        model = models.build(state["recipe"])
+        device = open_device(config.device)
+        with main_first():
+            bank = open_bank(**state["data"], device=device)
+            validation = open_bank(**state["validation"], device=device) if state["validation"] else None
+            model = models.build(state["recipe"])
         model.trained = True
         trainer = kind(
             model,
@@ -517,6 +569,13 @@ def _described(loss: WeightedLoss) -> dict[str, Any]:
         settings |= {"features": recipe["features"], "feature_weights": recipe["weights"]}
         settings |= {"preprocessing": recipe.get("preprocessing", "auto"), "content": part.reads.get("content", ())}
     return settings
+
+
+def _check_divides(batch_size: int, processes: int) -> None:
+    if batch_size % processes:
+        less = batch_size // processes * processes
+        fitting = " or ".join(str(size) for size in (less, less + processes) if size)
+        raise SRKitError(f"a batch of {batch_size} does not divide among {processes} processes: --batch-size {fitting}")
 
 
 def _brief(row: dict[str, float]) -> dict[str, str]:

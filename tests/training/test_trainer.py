@@ -20,7 +20,7 @@ from srkit.errors import SRKitError
 from srkit.images import write
 from srkit.profiles import Student
 from srkit.training import TrainConfig, Trainer, checkpoint, load_model
-from srkit.training.engine import choose_precision, moving_average
+from srkit.training.engine import choose_precision, compiled, moving_average
 
 SMALL = {"batch_size": 2, "crop": 24, "warmup": 3, "log_freq": 5, "val_freq": 10, "save_freq": 10, "device": "cpu"}
 
@@ -429,3 +429,42 @@ def test_an_older_trainer_keeps_its_precision(bank):
     trainer(bank, precision="fp32")
     with first.autocast():
         assert torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_nothing_is_compiled_where_it_does_not_pay(bank, choice):
+    subject = trainer(bank, compile=choice)
+    assert subject.network is subject.model
+
+
+def test_what_is_compiled_keeps_its_names_and_takes_new_weights_of_the_loss(bank, monkeypatch):
+    compilations = []
+
+    def count(graph, _):
+        compilations.append(graph)
+        return graph
+
+    monkeypatch.setenv("CXX", "c++")
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compile_(model, backend=count))
+    subject = trainer(bank, steps=3, compile="on", loss={"mse": 1.0, "l1": 0.1})
+    plain = trainer(bank, steps=3, loss={"mse": 1.0, "l1": 0.1})
+    for both in (subject, plain):
+        next(both)
+        both.change(mse=0.5)
+        next(both)
+        both.change(l1=0.0)
+        next(both)
+    assert len(compilations) == 1
+    assert subject.state()["model"].keys() == plain.state()["model"].keys()
+    assert sha(subject) == sha(plain)
+
+
+def test_compiling_without_a_compiler_is_refused(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(SRKitError, match="--compile off"):
+        compiled(torch.nn.Identity(), "on")
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SRKitError, match="Windows"):
+        compiled(torch.nn.Identity(), "on")
