@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,6 +27,42 @@ def matrix_peak(dtype: torch.dtype, device: str, size: int = 2048, seconds: floa
     return best
 
 
+def memory_bandwidth(device: str, megabytes: int = 256, seconds: float = 1.5) -> float:
+    """The fastest a = b + s c seen within `seconds` (STREAM's triad), in bytes/s: two arrays read, one written."""
+    a, b, c = (torch.ones(megabytes * 250_000, device=device) for _ in range(3))
+    best, end = 0.0, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        torch.add(b, c, alpha=0.5, out=a)
+        synchronize(device)
+        best = max(best, 3 * a.nbytes / (time.perf_counter() - start))
+    return best
+
+
+def machine(device: str) -> dict[str, Any]:
+    """What ran the measurement, without its name or folders, and the fastest that it can do."""
+    kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
+    return {
+        "device": device,
+        "cpu": processor(),
+        **gpu,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "peak_gflops": {name: matrix_peak(dtype, device) / 1e9 for name, dtype in kinds.items()},
+        "bandwidth_gigabytes": memory_bandwidth(device) / 1e9,
+    }
+
+
+def processor() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a processor that does not say
+        return platform.processor() or platform.machine()
+
+
 def synchronize(device: str) -> None:
     """Wait until the device has done all it was asked."""
     if device == "cuda":
@@ -34,14 +73,17 @@ def peak_megabytes(device: str) -> float:
     """The most memory this process held at once: on the GPU, or else resident in main memory."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
+    if sys.platform == "linux":  # the kernel's own count: that of getrusage begins with the parent's
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
     import resource
 
     kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return kilobytes * 1024 / 1e6
 
 
-def in_turn(module: str, sides: tuple[str, str], arguments: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Run both sides A B A B …, each time in a fresh process, so that neither inherits the other's memory or caches.
+def in_turn(module: str, sides: Sequence[str], arguments: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """Run the sides A B A B …, each time in a fresh process, so that neither inherits the other's memory or caches.
 
     `python -m MODULE --side SIDE ARGUMENTS` must print one line of JSON.
     """

@@ -313,3 +313,12 @@ def test_help_speaks_to_students(call):
     flags = "--data --scale --lr --batch-size --num-epoch --steps --save-freq --seed --device --cuda --out"
     for flag in flags.split():
         assert flag in out
+
+
+def test_inspect_lists_what_comes_trained_and_shows_a_card(call):
+    status, out, _ = call("inspect")
+    assert status == 0 and "srcnn915-x3" in out and "(30.41)" in out  # bicubic on Set5, x3
+    cards = json.loads(call("inspect", "--json")[1])
+    assert cards["srcnn915-x3"]["recipe"]["scale"] == 3
+    assert json.loads(call("inspect", "srcnn915-x3", "--json")[1]) == cards["srcnn915-x3"]
+    assert "T91" in call("inspect", "srcnn915-x3")[1]
