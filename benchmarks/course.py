@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import torch
 import tyro
+from matplotlib.figure import Figure
 from torch import nn
 from tyro.conf import Positional
 
@@ -291,17 +292,31 @@ def possible() -> list[str]:
 
 
 def draw(course: Course, trainers: dict[str, Trainer], facts: dict[str, Any]) -> None:
-    """The same part of one picture by every x4 network, and the validation of every training."""
+    """The same part of one picture by every x4 network, and how each of them learnt."""
     out = reference.FOLDER if course.options.publish else course.options.out
-    shown = {name: trainer.result.cpu() for name, trainer in trainers.items() if trainer.model.scale == 4}
+    large = {name.removesuffix("-x4"): trainer for name, trainer in trainers.items() if trainer.model.scale == 4}
     high = crop_to_multiple(dict(open_bank("bundled", "test"))[PICTURE], 4)
     low = degrade(high, 4)
-    outputs = {name.removesuffix("-x4"): upscale(model, low) for name, model in shown.items()}
-    outputs = {"bicubic": upscale(models.create("bicubic", 4), low), **outputs}
-    page = figures.comparison(outputs, high, BOX, "every network of the course that enlarges by 4", border=4)
-    reference.publish(page, "course", facts, out)
-    histories = {name: trainer.history for name, trainer in trainers.items()}
-    reference.publish(figures.curves(histories, ["dB"]), "course_curves", facts, out)
+    outputs = {"bicubic": upscale(models.create("bicubic", 4), low)}
+    outputs |= {name: upscale(trainer.result.cpu(), low) for name, trainer in large.items()}
+    notes = dict.fromkeys(trainer.model.note for trainer in large.values() if getattr(trainer.model, "note", ""))
+    footer = "the networks of the course that enlarge by 4" + "".join(f"; {note}" for note in notes)
+    reference.publish(figures.comparison(outputs, high, BOX, footer, border=4), "course", facts, out)
+    if large:
+        reference.publish(learning(large), "course_curves", {"command": facts["command"], "see": "course.json"}, out)
+
+
+def learning(trainers: dict[str, Trainer]) -> Figure:
+    """The validation PSNR of each training over its steps."""
+    fig = Figure(figsize=(figures.INCHES, 5), layout="constrained")
+    ax = fig.add_subplot()
+    for name, trainer in trainers.items():
+        ax.plot(*trainer.history.series("val/dB"), ".-", label=name)
+    ax.set(xlabel="step", ylabel="PSNR on luma / dB")
+    ax.set_title(f"{HELD_OUT} held-out photographs, {SIDE} x {SIDE}, x4", loc="left")
+    ax.grid(alpha=0.3)
+    ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
 
 
 def table(facts: dict[str, Any]) -> str:

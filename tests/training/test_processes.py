@@ -39,7 +39,14 @@ def launch(launcher: list[str], *words: object) -> subprocess.CompletedProcess:
     paths = os.pathsep.join([str(root), str(root / "tests")])
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     command = [*launcher, *map(str, words)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+    try:
+        out, err = started.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(started.pid, signal.SIGKILL)  # those that the launcher has started, too
+        raise
+    return subprocess.CompletedProcess(command, started.returncode, out, err)
 
 
 # ---------------------------------------------------------------------------------- what the two processes run
