@@ -65,7 +65,8 @@ def work(options: Options) -> None:
     for _ in range(options.steps):
         next(trainer)
     seconds = time.perf_counter() - start
-    print(json.dumps({"pictures_per_second": options.steps * total / seconds, "precision": trainer.precision}))
+    if trainer.is_main:
+        print(json.dumps({"pictures_per_second": options.steps * total / seconds, "precision": trainer.precision}))
 
 
 def run(side: str, options: Options, folder: Path) -> dict:
@@ -82,8 +83,11 @@ def run(side: str, options: Options, folder: Path) -> dict:
         while "ready" not in (line := process.stdout.readline()):
             if not line:
                 raise SystemExit(f"{' '.join(command)} failed")
-    printed = [process.communicate("\n\n")[0] for process in processes]
-    lines = [[json.loads(line) for line in text.splitlines() if line.startswith("{")][-1] for text in printed]
+    for process in processes:  # both begin before the first is waited for
+        process.stdin.write("\n\n")
+        process.stdin.flush()
+    printed = [process.communicate()[0] for process in processes]
+    lines = [json.loads(text[text.index("{") : text.index("}") + 1]) for text in printed]
     rate = sum(line["pictures_per_second"] for line in lines)
     return {"pictures_per_second": rate, "precision": lines[0]["precision"]}
 
