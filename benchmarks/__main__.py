@@ -102,7 +102,7 @@ def ratios(parts: dict[str, dict]) -> list[dict]:
             rates = {"textbook": row["textbook"], "srkit": row["tiles"]}
             rows.append(
                 {
-                    "what": f"upscaling, {row['megapixels']:g} megapixels",
+                    "what": f"upscaling, {row['megapixels']:g} MP",
                     "unit": "megapixels/s",
                     **{side: found["megapixels_per_second"] for side, found in rates.items()},
                     **{"ratio": row["ratio"], "share": None, "of": None},
@@ -139,7 +139,7 @@ def draw(facts: dict, path: Path) -> None:
     ax = top.subplots()
     bars = ax.barh([row["what"] for row in rows], [row["ratio"] for row in rows], color="#3b75af")
     labels = [
-        f"{row['ratio']:.2f}   ({row['textbook']:.3g} → {row['srkit']:.3g} {row['unit']})"
+        f"{row['ratio']:.2f}   ({_rate(row['textbook'])} → {_rate(row['srkit'])} {row['unit']})"
         + (f", {row['share']:.0%} of the {row['of']}" if row["share"] is not None else "")
         for row in rows
     ]
@@ -169,6 +169,11 @@ def draw(facts: dict, path: Path) -> None:
             ax.set_ylabel("seconds of an MSE step", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(path)
+
+
+def _rate(value: float) -> str:
+    """With three digits, or all that stand before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main(arguments: list[str] | None = None, say: Callable[[str], None] = print) -> None:
