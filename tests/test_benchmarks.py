@@ -127,13 +127,13 @@ def test_one_row_for_each_comparison(parts):
     found = {row["what"]: row for row in everything.ratios(parts)}
     assert list(found) == [
         *("MSE step, batch 4", "perceptual step, batch 4", "perceptual step, without flips, batch 4"),
-        *("data pipeline, batch 4", "upscaling, 1 megapixels"),
+        *("data pipeline, batch 4", "upscaling, 1 MP"),
     ]
     assert (
         found["data pipeline, batch 4"]["of"] == "memory bandwidth"
         and found["MSE step, batch 4"]["of"] == "bf16 matrix peak"
     )
-    assert found["upscaling, 1 megapixels"]["share"] is None
+    assert found["upscaling, 1 MP"]["share"] is None
     text = everything.summary(parts)
     assert "80% of the memory bandwidth" in text and "4.00" in text and "0.90 of two that exchange nothing" in text
 
