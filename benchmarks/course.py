@@ -295,6 +295,8 @@ def draw(course: Course, trainers: dict[str, Trainer], facts: dict[str, Any]) ->
     """The same part of one picture by every x4 network, and how each of them learnt."""
     out = reference.FOLDER if course.options.publish else course.options.out
     large = {name.removesuffix("-x4"): trainer for name, trainer in trainers.items() if trainer.model.scale == 4}
+    if not large:
+        return
     high = crop_to_multiple(dict(open_bank("bundled", "test"))[PICTURE], 4)
     low = degrade(high, 4)
     outputs = {"bicubic": upscale(models.create("bicubic", 4), low)}
@@ -302,8 +304,7 @@ def draw(course: Course, trainers: dict[str, Trainer], facts: dict[str, Any]) ->
     notes = dict.fromkeys(trainer.model.note for trainer in large.values() if getattr(trainer.model, "note", ""))
     footer = "the networks of the course that enlarge by 4" + "".join(f"; {note}" for note in notes)
     reference.publish(figures.comparison(outputs, high, BOX, footer, border=4), "course", facts, out)
-    if large:
-        reference.publish(learning(large), "course_curves", {"command": facts["command"], "see": "course.json"}, out)
+    reference.publish(learning(large), "course_curves", {"command": facts["command"], "see": "course.json"}, out)
 
 
 def learning(trainers: dict[str, Trainer]) -> Figure:
@@ -334,11 +335,14 @@ def table(facts: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    course = Course(tyro.cli(Options, prog="python -m benchmarks.course"))
+    options = tyro.cli(Options, prog="python -m benchmarks.course")
     try:
+        course = Course(options)
         trainers = course.train()
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")
+    except SRKitError as error:
+        sys.exit(str(error))
     folder = trained.FOLDER if course.options.publish else course.options.out / "weights"
     cards = {name: trained.card(name, folder) for name in trainers}
     facts = {"command": "python -m benchmarks.course", "plan": course.plan, "networks": cards}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from srkit import sources
 from srkit.errors import SRKitError
 from srkit.images import dimensions
 
+FEWEST = 60  # photographs, of which the course holds 50 out
 SMALLEST = 288  # shorter side in pixels: what the workshop's networks are trained on
 
 
@@ -50,7 +52,7 @@ def pack(options: Options) -> dict[str, dict[str, Any]]:
     """Make the folder; returns how many files each part holds, and their megabytes.
 
     Raises:
-        SRKitError: the folder holds something already, or fewer than 10 photographs would fit.
+        SRKitError: the folder holds something already, or too few photographs are there or would fit.
     """
     if options.pack.exists() and any(options.pack.iterdir()):
         raise SRKitError(f"{options.pack} is not empty: name a new folder")
@@ -61,8 +63,9 @@ def pack(options: Options) -> dict[str, dict[str, Any]]:
     }
     room = options.megabytes * 1e6 - sum(map(_size, parts.values()))
     parts["photos"] = _as_many_as_fit(sources.pictures(options.photos), room)
-    if len(parts["photos"]) < 10:
-        raise SRKitError(f"{options.megabytes:g} MB hold fewer than 10 photographs: raise --megabytes")
+    if len(parts["photos"]) < FEWEST:
+        few = len(parts["photos"])
+        raise SRKitError(f"{few} photographs, and {FEWEST} are needed: raise --megabytes, or name a larger --photos")
     facts = {}
     for name, paths in parts.items():
         (options.pack / name).mkdir(parents=True, exist_ok=True)
@@ -92,5 +95,9 @@ def _size(paths: Sequence[Path]) -> int:
 
 
 if __name__ == "__main__":
-    for part, about in pack(tyro.cli(Options, prog="python -m benchmarks.pack")).items():
+    try:
+        made = pack(tyro.cli(Options, prog="python -m benchmarks.pack"))
+    except SRKitError as error:
+        sys.exit(str(error))
+    for part, about in made.items():
         print(f"{part:8} {about['files']:5} files  {about['megabytes']:5} MB  {about['title']}")

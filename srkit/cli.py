@@ -323,7 +323,7 @@ class Upscale:
         height, width = (upscaler.scale * side for side in low.shape[1:])
         bands = (band[:1] if grey else band for band in upscaler.bands(low))
         images.write_bands(bands, target, (height, width))
-        return f"{target}: {width} x {height}"
+        return f"{target}: {width} x {height}, by {self.checkpoint}"
 
 
 @dataclass
@@ -458,6 +458,7 @@ def load(name: str, scale: int | None = None) -> nn.Module:
     if name in models.PRESETS:
         ours = ", ".join(trained.names())
         raise SRKitError(f"{name} is not trained yet: name a checkpoint, e.g. runs/{name}-…/best.pt, or one of {ours}")
+    _check_known(name)
     model = models.load(name) if name in trained.names() else checkpoint.load_model(name)
     scales = getattr(model, "scales", (model.scale,))
     if scale not in (None, *scales):
@@ -465,10 +466,17 @@ def load(name: str, scale: int | None = None) -> nn.Module:
     return model
 
 
+def _check_known(name: str) -> None:
+    """Refuse what is neither a network that comes trained nor looks like a file; the message says the nearest."""
+    if name not in trained.names() and not Path(name).exists() and Path(name).name == name and not Path(name).suffix:
+        raise unknown("trained network", name, trained.names())
+
+
 def inspect(path: str | Path) -> dict[str, Any]:
     """What a checkpoint holds, as plain words and numbers; see `Inspect`."""
     if str(path) in trained.names():
         return trained.card(str(path))
+    _check_known(str(path))
     state = checkpoint.read(path)
     if not checkpoint.is_own(state):
         return _inspect_foreign(path, state)

@@ -322,3 +322,11 @@ def test_inspect_lists_what_comes_trained_and_shows_a_card(call):
     assert cards["srcnn915-x3"]["recipe"]["scale"] == 3
     assert json.loads(call("inspect", "srcnn915-x3", "--json")[1]) == cards["srcnn915-x3"]
     assert "T91" in call("inspect", "srcnn915-x3")[1]
+
+
+def test_a_misspelt_trained_network_is_told_the_nearest(call, tmp_path):
+    for words in (("inspect", "srcnn915-x5"), ("evaluate", "srcnn915-x5", "--data", tmp_path),
+                  ("upscale", tmp_path / "0.png", "--checkpoint", "srcnn915-x5")):  # fmt: skip
+        status, _, err = call(*words)
+        assert status == 2 and "trained network" in err and "srcnn915-x" in err
+    assert "no such checkpoint" in call("inspect", "runs/lost.pt")[2]

@@ -71,6 +71,7 @@ def few_steps():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(course.PART, "quick", 1e-4)
         patch.setattr(course, "HELD_OUT", 3)
+        patch.setattr(pack, "FEWEST", 10)
         yield
 
 
