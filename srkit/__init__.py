@@ -1,7 +1,7 @@
 """srkit: a course kit on image super-resolution.
 
 A way through the house, in one line:
-sources → banks → Trainer(model, WeightedLoss) → checkpoint → evaluate / figures.
+load_dataset → Trainer(model, dataset, loss) → checkpoint → evaluate / figures.
 
     import srkit
     here = srkit.setup("03", srkit.Student(name="Ada Lovelace"))
@@ -15,9 +15,10 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Read when first used, so that `import srkit` costs nothing beside `import torch`.
-_WHERE = {"setup": "profiles", "Student": "profiles", "SRKitError": "errors", "evaluate": "metrics",
+_WHERE = {"setup": "settings", "Student": "settings", "SRKitError": "settings",
+          "load_dataset": "data", "ImageDataset": "data", "evaluate": "metrics",
           "Trainer": "training", "TrainConfig": "training", "GANTrainer": "training", "GANConfig": "training",
-          "open_bank": "banks", "upscale": "upscaling"}  # fmt: skip
+          "FineTuner": "training", "upscale": "inference"}  # fmt: skip
 
 __all__ = ["__version__", *_WHERE]
 

@@ -1,24 +1,30 @@
 """Every loss of the course, term by term, and `WeightedLoss`, which adds them up.
 
-A term compares `output` with `high`, both (N, 3, H, W) in [0, 1], and returns one number to minimise.
-`PerceptualLoss` compares what a trained network sees in the two; it gives several terms from one look.
+A term compares `output` (SR) with `high` (HR, the ground truth), both (N, 3, H, W) in [0, 1], and returns one number
+to minimise. `PerceptualLoss` compares feature maps of a frozen network: several terms from one pass over each picture.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial, reduce
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srkit.errors import SRKitError, unknown
-from srkit.features import NETWORKS, Extractor, open_features
-from srkit.images import degrade
+from srkit.data.images import degrade
+from srkit.models.features import NETWORKS, Extractor, load_features
+from srkit.settings import SRKitError, free_memory, unknown
 
 Term = Callable[[Tensor, Tensor], Tensor]
 Output = Tensor | tuple[Tensor, ...]
+Targets = Callable[[Extractor, Tensor, Sequence[str]], dict[str, Tensor]]  # the ground truth's feature maps
+
+
+# ---------------------------------------------------------------------------------- pixels
 
 
 def mse(output: Tensor, high: Tensor) -> Tensor:
@@ -27,7 +33,7 @@ def mse(output: Tensor, high: Tensor) -> Tensor:
 
 
 def l1(output: Tensor, high: Tensor) -> Tensor:
-    """Mean absolute error: cares less for single large errors than `mse`."""
+    """Mean absolute error: a single large error weighs less than in `mse`."""
     return (output - high).abs().mean()
 
 
@@ -40,9 +46,9 @@ def charbonnier(output: Tensor, high: Tensor, epsilon: float = 1e-3) -> Tensor:
 
 
 def psnr(output: Tensor, high: Tensor) -> Tensor:
-    """1 / PSNR, with the PSNR of each picture in dB over RGB, averaged over the batch.
+    """1 / PSNR, with PSNR = -10 log10(MSE) of each picture in dB over RGB, averaged over the batch.
 
-    Smaller is better: 0.0361 is 27.7 dB. An error under one hundredth of a grey level counts as that.
+    Smaller is better: 0.0361 is 27.7 dB. An error below one hundredth of a grey level counts as that.
     """
     error = (output - high).square().flatten(1).mean(1).clamp(min=(0.01 / 255) ** 2)
     return (-math.log(10) / 10 / error.log()).mean()
@@ -51,7 +57,7 @@ def psnr(output: Tensor, high: Tensor) -> Tensor:
 def tv(output: Tensor, high: Tensor) -> Tensor:
     """Total variation of the output alone: the mean step from pixel to pixel, across and down. Small is smooth.
 
-    Rudin, Osher, Fatemi, Physica D 60 (1992), in the form that takes both directions apart.
+    Rudin, Osher, Fatemi, Physica D 60 (1992), in the anisotropic form: |step across| + |step down|.
     """
     across, down = output[..., :, 1:] - output[..., :, :-1], output[..., 1:, :] - output[..., :-1, :]
     return across.abs().mean() + down.abs().mean()
@@ -60,22 +66,23 @@ def tv(output: Tensor, high: Tensor) -> Tensor:
 TERMS: dict[str, Term] = {"mse": mse, "l1": l1, "charbonnier": charbonnier, "psnr": psnr, "tv": tv}
 
 
-# ---------------------------------------------------------------------------------- what a judge says
+# ---------------------------------------------------------------------------------- a discriminator
 
 
-def judged(logits: Tensor, label: float) -> Tensor:
-    """Binary cross-entropy between a discriminator's logits, (N,), and what it should have said: 1 real, 0 made.
+def discriminator_loss(logits: Tensor, label: float) -> Tensor:
+    """Binary cross-entropy of a discriminator's logits, (N,), with the right answer: 1 real, 0 generated.
 
-    Through the logit and not through a sigmoid's answer, of which nothing is left in float32 where D is sure.
+    -label log D - (1 - label) log(1 - D) with D = sigmoid(logit), averaged (arXiv 1406.2661, eq. 1). Computed from the
+    logit in float32: where D is sure, its sigmoid is exactly 0 or 1 and has no gradient left.
     """
     return F.binary_cross_entropy_with_logits(logits.float(), torch.full_like(logits, label, dtype=torch.float32))
 
 
 class Adversarial:
-    """The term that asks a discriminator: how far is it from taking the output for a real picture?
+    """-log D(output), averaged over the batch (SRGAN, arXiv 1609.04802, eq. 6): small where D takes it for real.
 
-    -log D(output), averaged over the batch: arXiv 1609.04802, eq. 6. Minimising log(1 - D(output)) instead would
-    give hardly any gradient while D wins, which it does at the beginning (Goodfellow et al., arXiv 1406.2661).
+    Minimising log(1 - D(output)) instead would give hardly any gradient while D wins, which it does at the beginning
+    (Goodfellow et al., arXiv 1406.2661, Section 3).
 
     Args:
         discriminator: takes (N, 3, H, W) in [0, 1], gives N logits. This term changes nothing in it.
@@ -85,101 +92,154 @@ class Adversarial:
         self.discriminator = discriminator
 
     def __call__(self, output: Tensor, high: Tensor) -> Tensor:
-        """High, the truth, is not even looked at: any real-looking picture will do."""
-        return judged(self.discriminator(output), 1.0)
+        """`high` is not used: any picture that passes for real will do."""
+        return discriminator_loss(self.discriminator(output), 1.0)
 
 
-# ---------------------------------------------------------------------------------- what a trained network sees
+# ---------------------------------------------------------------------------------- feature maps
 
 
-def gram(activations: Tensor) -> Tensor:
-    """How strongly each two channels fire together, wherever in the picture: (N, C, H, W) to (N, C, C).
+def gram(features: Tensor) -> Tensor:
+    """Gram matrix: how strongly each two channels are active together, wherever in the picture.
 
+    G[c, d] = sum over pixels of features[c] features[d] / (C H W): (N, C, H, W) to (N, C, C).
     Johnson, Alahi, Fei-Fei, "Perceptual Losses", arXiv 1603.08155, eq. 3.
     """
-    rows = activations.float().flatten(2)
+    rows = features.float().flatten(2)
     with torch.autocast(rows.device.type, enabled=False):  # sums over a whole picture need more than 16 bits
         return rows @ rows.transpose(1, 2) / rows[0].numel()
 
 
-def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Mean squared difference of activations (N, C, H, W), at least fp32: read once, not squared into a copy."""
-    exact = torch.promote_types(a.dtype, torch.float32)
-    return torch.linalg.vector_norm(a - b, dtype=exact).square() / a.numel()
+def feature_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared difference of feature maps (N, C, H, W), at least in fp32 (arXiv 1603.08155, eq. 2).
+
+    As `mse`, but in one pass over memory, without a squared copy.
+    """
+    precision = torch.promote_types(a.dtype, torch.float32)
+    return torch.linalg.vector_norm(a - b, dtype=precision).square() / a.numel()
 
 
-RESCALE = 1 / 12.75  # of the activations behind "content"; its term becomes 0.006 times as large
+def gram_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Squared Frobenius norm of the difference of the Gram matrices, averaged over the batch (eq. 4 there)."""
+    return (gram(a) - gram(b)).square().sum((1, 2)).mean()
+
+
+CONTENT_SCALE = 1 / 12.75  # of SRGAN's activations, arXiv 1609.04802, Section 3.2: the term is 0.006 times as large
 
 
 class PerceptualLoss:
-    """Terms that compare activations of a frozen network: all of them from one pass over each picture.
+    """Terms that compare feature maps of a frozen network: all of them from one pass over each picture.
 
-    - each of `layers` is a term of its own name, "relu2_2": the mean squared difference of the
-      activations there (feature reconstruction, arXiv 1603.08155, eq. 2);
-    - "content" is the same with activations divided by 12.75, summed over the layers of `content` (VGG-19's
-      relu5_4 in SRGAN, arXiv 1609.04802, eq. 5 and Section 3.2): VGG-19's then lie where an MSE of pixels does;
-    - "texture" compares the Gram matrices of the layers of `texture`, and so forgets where things
-      lie: the squared Frobenius norm of their difference, summed over the layers (arXiv 1603.08155, eq. 4).
+    - each of `layers` is a term of its own name, "relu2_2": `feature_distance` there (feature reconstruction);
+    - "content" is the same with activations divided by 12.75, summed over the layers of `content` (VGG-19's relu5_4
+      in SRGAN, arXiv 1609.04802, eq. 5): about as large as an MSE of pixels;
+    - "texture" is `gram_distance`, summed over the layers of `texture` (style reconstruction): Gram matrices forget
+      where things are.
 
     Args:
-        extractor: from `features`, e.g. `features.VGG16(["relu1_2", "relu2_2"])`; it must read every layer named.
-        layers: those that become terms; all that the extractor reads if neither of the others is given.
+        extractor: from `models.features`, e.g. `VGG16(["relu1_2", "relu2_2"])`; it must give every layer named.
+        layers: those that become terms; all that the extractor gives if neither of the others is given.
         content, texture: layers of these terms; no such term if empty.
 
     Raises:
-        SRKitError: a layer that the extractor does not read.
+        SRKitError: a layer that the extractor does not give.
     """
 
     def __init__(
-        self,
-        extractor: Extractor,
-        layers: Sequence[str] = (),
-        content: Sequence[str] = (),
-        texture: Sequence[str] = (),
+        self, extractor: Extractor, layers: Sequence[str] = (), content: Sequence[str] = (), texture: Sequence[str] = ()
     ) -> None:
         self.extractor = extractor
         layers = layers or (() if content or texture else extractor.layers)
-        groups = {"content": tuple(content), "texture": tuple(texture)}
-        self.reads = {**{layer: (layer,) for layer in layers}, **{name: ls for name, ls in groups.items() if ls}}
-        for layer in {layer for ls in self.reads.values() for layer in ls}:
+        groups = {layer: (layer,) for layer in layers} | {"content": tuple(content), "texture": tuple(texture)}
+        self.layers_of = {name: group for name, group in groups.items() if group}
+        for layer in {layer for group in self.layers_of.values() for layer in group}:
             if layer not in extractor.layers:
                 raise unknown("layer of this extractor", layer, extractor.layers)
-
-    @staticmethod
-    def look(extractor: Extractor, high: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """What the network sees in the truth. A training that has kept it puts its own in this one's place."""
-        return extractor(high, layers)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The terms that it offers."""
-        return tuple(self.reads)
+        return tuple(self.layers_of)
 
-    def __call__(self, output: Tensor, high: Tensor, names: Collection[str]) -> dict[str, Tensor]:
-        """The terms asked for. Nothing past the deepest layer that they need is computed."""
-        layers = tuple(dict.fromkeys(layer for name in names for layer in self.reads[name]))
-        with torch.no_grad():  # the target is given: no gradient, and no memory for one
-            wanted = self.look(self.extractor, high, layers)
-        seen = self.extractor(output, layers)
+    def __call__(
+        self, output: Tensor, high: Tensor, names: Collection[str], targets: Targets | None = None
+    ) -> dict[str, Tensor]:
+        """The terms asked for; nothing past the deepest layer that they need is computed.
+
+        Args:
+            output, high: (N, 3, H, W) in [0, 1].
+            names: terms out of `names`.
+            targets: targets(extractor, high, layers) returns the feature maps of `high` by layer, e.g.
+                `TargetFeatures.for_batch(…)`; without it the extractor computes them.
+        """
+        layers = tuple(dict.fromkeys(layer for name in names for layer in self.layers_of[name]))
+        with torch.no_grad():  # the ground truth is given: no gradient, and no memory for one
+            wanted = targets(self.extractor, high, layers) if targets else self.extractor(high, layers)
+        found = self.extractor(output, layers)
         terms = {}
         for name in names:
-            pairs = [(seen[layer], wanted[layer]) for layer in self.reads[name]]
-            if name == "texture":
-                terms[name] = sum((gram(a) - gram(b)).square().sum((1, 2)).mean() for a, b in pairs)
-            else:
-                terms[name] = sum(distance(a, b) for a, b in pairs) * (RESCALE**2 if name == "content" else 1)
+            distance = gram_distance if name == "texture" else feature_distance
+            total = reduce(torch.add, [distance(found[layer], wanted[layer]) for layer in self.layers_of[name]])
+            terms[name] = total * CONTENT_SCALE**2 if name == "content" else total
         return terms
+
+
+class TargetFeatures:
+    """Keeps the ground truth's feature maps from the first time that they are computed.
+
+    A perceptual step goes three times through the frozen network: forward for the ground truth, forward and backward
+    for the output. Where a training shows each picture always alike (no flips, and the patch is the whole picture),
+    the first third is the same in each epoch. The first epoch keeps what the others use, exactly as computed.
+
+    Layers of a network that are first asked for together are kept, or none of them: those of all pictures take at
+    most half of the memory that is free on the device.
+
+    Args:
+        perceptual: the perceptual terms of a loss, `loss.perceptual`.
+        count: pictures in the dataset.
+    """
+
+    def __init__(self, perceptual: Sequence[PerceptualLoss], count: int) -> None:
+        self.count = count
+        self.kept: dict[Extractor, dict[str, dict[int, Tensor]]] = {part.extractor: {} for part in perceptual}
+
+    def for_batch(self, indices: Sequence[int]) -> Targets:
+        """The argument `targets` of a loss for a batch whose `high` are the dataset's pictures `indices`, in order."""
+        return partial(self._find, indices)
+
+    def _find(
+        self, indices: Sequence[int], extractor: Extractor, high: Tensor, layers: Sequence[str]
+    ) -> dict[str, Tensor]:
+        kept = self.kept[extractor]
+        missing = [layer for layer in layers if not kept.get(layer, {}).keys() >= set(indices)]
+        fresh = extractor(high, missing) if missing else {}
+        new = [layer for layer in fresh if layer not in kept]
+        if self._fit([fresh[layer] for layer in new]):
+            kept.update({layer: {} for layer in new})
+        for layer, maps in fresh.items():
+            if layer in kept:
+                kept[layer].update(zip(indices, maps.split(1), strict=True))
+        read = {layer: torch.cat([kept[layer][i] for i in indices]) for layer in layers if layer not in fresh}
+        return fresh | read
+
+    def _fit(self, maps: Sequence[Tensor]) -> bool:
+        """Whether these, of all pictures, have room beside those of other layers that are still to come."""
+        size = self.count * sum(each[0].nbytes for each in maps)
+        for pictures in chain.from_iterable(layers.values() for layers in self.kept.values()):
+            if pictures:
+                size += next(iter(pictures.values())).nbytes * (self.count - len(pictures))
+        return not maps or size <= free_memory(maps[0].device) // 2
 
 
 # ---------------------------------------------------------------------------------- the weighted sum
 
 
 class WeightedLoss:
-    """The weighted sum of terms: loss = Σ weight · term. A term that weighs 0 is not computed.
+    """The weighted sum of terms: loss = Σ weight · term. A term of weight 0 is not computed.
 
-    A model with several outputs (a tuple, coarsest first, the coarsest at x2) is measured on each of them,
-    against `high` degraded to that size: "x2/mse" and "x4/mse" weigh one output, and "mse" weighs every
-    output that has no weight of its own.
+    A model with several outputs (a tuple, coarsest first, the coarsest at x2) is measured on each of them, against
+    `high` degraded to that size: "x2/mse" and "x4/mse" weigh one output, and "mse" weighs every output that has no
+    weight of its own.
 
     Args:
         weights: weight of each term by name, e.g. {"mse": 1, "relu2_2": 0.1}; each finite and >= 0.
@@ -189,8 +249,8 @@ class WeightedLoss:
     `weights` may be changed between steps: the next call reads them, each once.
 
     Raises:
-        SRKitError: an unknown term (the message says the nearest), a negative or infinite weight, or
-            no term at all that weighs more than 0.
+        SRKitError: an unknown term (the message names the nearest), a negative or infinite weight, or no term at all
+            that weighs more than 0.
     """
 
     def __init__(
@@ -204,51 +264,70 @@ class WeightedLoss:
 
     @property
     def known(self) -> list[str]:
-        """Every term that could weigh something."""
+        """Every term that could have a weight."""
         return [*self.terms, *(name for part in self.perceptual for name in part.names)]
 
     @property
-    def note(self) -> str:
-        """Whose features the terms compare, for captions: "VGG-16, ImageNet weights"; empty if none."""
-        return "; ".join(part.extractor.note for part in self.perceptual)
+    def device(self) -> torch.device | None:
+        """Where the networks of its terms lie, and the pictures must too; None if no term has one."""
+        networks: list[nn.Module] = [part.extractor for part in self.perceptual]
+        networks += [term.discriminator for term in self.terms.values() if isinstance(term, Adversarial)]
+        return next((parameter.device for network in networks for parameter in network.parameters()), None)
 
-    def __call__(self, output: Output, high: Tensor, but: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    def describe(self) -> str:
+        """Whose feature maps the terms compare, for captions: "VGG-16, ImageNet weights"; empty if none."""
+        return "; ".join(part.extractor.describe() for part in self.perceptual)
+
+    def __call__(
+        self, output: Output, high: Tensor, exclude: Collection[str] = (), targets: Targets | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns the sum, to call backward() on, and each term raw ("mse") and weighted ("weighted/mse"), detached.
 
         Args:
             output, high: (N, 3, H, W) in [0, 1]; output may be a tuple.
-            but: terms to leave out, whatever they weigh.
+            exclude: terms to leave out, whatever they weigh.
+            targets: where the feature maps of `high` come from, see `PerceptualLoss`.
 
         Raises:
             SRKitError: output and high differ in shape (broadcasting would hide it), or the model has no such output.
         """
         weights, raw, weighted = dict(self.weights), {}, {}
-        for level, picture, truth in _levels(output, high):
-            if picture.shape != truth.shape:
-                raise SRKitError(f"output {tuple(picture.shape)} and high {tuple(truth.shape)} differ in shape")
-            names = [name for name in map(term_of, weights) if name not in but]
+        names = [name for name in dict.fromkeys(map(term_of, weights)) if name not in exclude]
+        for level, picture, wanted in _levels(output, high):
+            if picture.shape != wanted.shape:
+                raise SRKitError(f"output {tuple(picture.shape)} and high {tuple(wanted.shape)} differ in shape")
             weight_of = {name: weights.get(level + name, weights.get(name, 0)) for name in names}
-            for name, value in self._terms(picture, truth, [n for n, weight in weight_of.items() if weight]):
+            computed = [name for name, weight in weight_of.items() if weight]
+            for name, value in self._terms(picture, wanted, computed, targets if wanted is high else None):
                 raw[level + name] = value
                 weighted[f"weighted/{level}{name}"] = weight_of[name] * value
-        if not raw and not but:
+        if not raw and not exclude:
             raise SRKitError(f"this model has none of the outputs that {', '.join(weights)} would weigh")
-        return sum(weighted.values(), high.new_zeros(())), {
-            name: value.detach() for name, value in {**raw, **weighted}.items()
-        }
+        values = {name: value.detach() for name, value in (raw | weighted).items()}
+        return sum(weighted.values(), high.new_zeros(())), values
 
     @torch.no_grad()
-    def measure(self, output: Tensor, high: Tensor) -> dict[str, float]:
-        """Every term with a weight, also of 0, raw and as a number."""
-        return {name: float(value) for name, value in self._terms(output, high, [*map(term_of, self.weights)])}
+    def measure(self, output: Output, high: Tensor) -> dict[str, Tensor]:
+        """Every term that has a weight, one of 0 too, raw: a tensor of one number each.
 
-    def _terms(self, output: Tensor, high: Tensor, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+        Args:
+            output, high: as for a call.
+        """
+        names = list(dict.fromkeys(map(term_of, self.weights)))
+        measured = {}
+        for level, picture, wanted in _levels(output, high):
+            measured |= {level + name: value for name, value in self._terms(picture, wanted, names)}
+        return measured
+
+    def _terms(
+        self, output: Tensor, high: Tensor, names: Sequence[str], targets: Targets | None = None
+    ) -> Iterator[tuple[str, Tensor]]:
         for name in names:
             if name in self.terms:
                 yield name, self.terms[name](output, high)
         for part in self.perceptual:
             if mine := [name for name in names if name in part.names and name not in self.terms]:
-                yield from part(output, high, mine).items()
+                yield from part(output, high, mine, targets).items()
 
 
 def term_of(name: str) -> str:
@@ -258,14 +337,13 @@ def term_of(name: str) -> str:
 
 
 def _levels(output: Output, high: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Each output with its truth and the prefix of its terms: "" for an only output, else "x2/", "x4/"."""
+    """Each output with its ground truth and the prefix of its terms: "" for an only output, else "x2/", "x4/"."""
     if isinstance(output, Tensor):
         yield "", output, high
         return
     for picture in output:
         times = high.shape[-1] // picture.shape[-1]
-        truth = high if times == 1 else degrade(high, times)
-        yield f"x{2 * picture.shape[-1] // output[0].shape[-1]}/", picture, truth
+        yield f"x{2 * picture.shape[-1] // output[0].shape[-1]}/", picture, high if times == 1 else degrade(high, times)
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -281,7 +359,9 @@ def check_weights(weights: Mapping[str, float]) -> None:
         raise SRKitError("every loss weighs 0: give at least one a weight, e.g. mse 1")
 
 
-GROUPS: dict[str, dict[str, tuple[str, ...]]] = {  # the layers that "content" and "texture" mean where none are given
+# ---------------------------------------------------------------------------------- by name
+
+GROUPS: dict[str, dict[str, Sequence[str]]] = {  # the layers of "content" and "texture" where none are given
     "vgg16": {"texture": ("relu1_2", "relu2_2", "relu3_3", "relu4_3")},  # Johnson et al., Section 4.1
     "vgg19": {
         "content": ("relu5_4",),  # SRGAN's "VGG54"
@@ -294,40 +374,39 @@ def create(
     weights: Mapping[str, float],
     features: str = "vgg16",
     feature_weights: str = "imagenet",
-    preprocessing: str = "auto",
+    preprocessing: str | None = None,
     mirror: str | None = None,
     content: Sequence[str] = (),
     discriminator: nn.Module | None = None,
 ) -> WeightedLoss:
-    """The loss that a configuration names in plain words; the frozen network is opened only if a term needs it.
+    """The loss that a configuration names in plain words; the frozen network is loaded only if a term needs it.
 
     Args:
         weights: a term of TERMS, a layer of the network ("relu2_2"), "content" (VGG-19) or "texture" (VGG-16, VGG-19).
         features: "vgg16", "vgg19", "squeezenet" or "clip".
         feature_weights: "imagenet", "random", or a file or folder of weights.
-        preprocessing, mirror: see `features.Extractor`.
-        content: the layers behind "content", of whichever network; those of GROUPS if not given.
-        discriminator: the judge behind the term "adversarial"; without one there is no such term.
+        preprocessing, mirror: see `models.features.Extractor`.
+        content: the layers of "content", of whichever network; those of GROUPS if not given.
+        discriminator: the one that the term "adversarial" asks; without it there is no such term.
 
     Raises:
-        SRKitError: as `WeightedLoss` and `features.open_features`.
+        SRKitError: as `WeightedLoss` and `models.features.load_features`.
     """
     if features not in NETWORKS:
         raise unknown("network", features, NETWORKS)
-    terms = {**TERMS, **({"adversarial": Adversarial(discriminator)} if discriminator is not None else {})}
-    layer_names, groups = NETWORKS[features].names(), dict(GROUPS.get(features, {}))
-    if content:
-        groups["content"] = tuple(content)
-    names = list(dict.fromkeys(term_of(name) for name in weights if term_of(name) not in terms))
-    for name in names:
-        if name not in (*layer_names, *groups):
-            raise unknown("loss", name, [*terms, *layer_names, *groups])
+    terms = dict(TERMS) if discriminator is None else TERMS | {"adversarial": Adversarial(discriminator)}
+    names = [name for name in dict.fromkeys(map(term_of, weights)) if name not in terms]
     if not names:
         return WeightedLoss(weights, terms=terms)
-    layers = [name for name in names if name in layer_names]
+    groups = GROUPS.get(features, {}) | ({"content": content} if content else {})
+    known = [*terms, *NETWORKS[features].names(), *groups]
+    for name in names:
+        if name not in known:
+            raise unknown("loss", name, known)
     groups = {name: group for name, group in groups.items() if name in names}
-    reads = dict.fromkeys([*layers, *(layer for group in groups.values() for layer in group)])
-    extractor = open_features(features, list(reads), feature_weights, preprocessing, mirror)
+    layers = [name for name in names if name not in groups]
+    wanted = dict.fromkeys([*layers, *(layer for group in groups.values() for layer in group)])
+    extractor = load_features(features, list(wanted), feature_weights, preprocessing, mirror)
     return WeightedLoss(weights, PerceptualLoss(extractor, layers, **groups), terms=terms)
 
 
@@ -335,18 +414,18 @@ def create(
 def balance(loss: WeightedLoss, output: Tensor, high: Tensor, shares: Mapping[str, float]) -> dict[str, float]:
     """Weights with which each term makes up its share of the loss on these pictures.
 
-    Terms live on scales of their own: an activation's squared error may be a thousand times a pixel's. So a
-    weight says little by itself; a share does.
+    Terms live on scales of their own: an activation's squared error may be a thousand times a pixel's. So a weight
+    says little by itself; a share does.
 
     Args:
         loss: knows the terms.
-        output, high: (N, 3, H, W); say, an enlargement and the truth.
-        shares: share of each term, e.g. {"mse": 0.5, "relu2_2": 0.5}; the sum that they make is that of
-            the term "mse", or else the first, with weight 1.
+        output, high: (N, 3, H, W); say, an enlargement and the ground truth.
+        shares: share of each term, e.g. {"mse": 0.5, "relu2_2": 0.5}; the term "mse", or else the first, gets
+            weight 1.
 
     Returns:
-        {"mse": 1.0, "relu2_2": …}, rounded to two digits, so that another device, whose sums differ in the last
-        digit, gives the same weights. A share of 0 gives a weight of 0.
+        {"mse": 1.0, "relu2_2": …}: share / value, rounded to two digits, so that another device, whose sums differ in
+        the last digit, gives the same weights. A share of 0 gives a weight of 0.
     """
     values = dict(loss._terms(output, high, [name for name, share in shares.items() if share]))
     first = "mse" if shares.get("mse") else next(name for name in shares if shares[name])

@@ -1,35 +1,40 @@
 """PSNR and SSIM under one stated protocol, and `evaluate`, which makes a table of them.
 
-The protocol, everywhere in the course: `high` cut to a multiple of the scale, `low` made from it by
-antialiased bicubic and rounded to 8 bits, the output rounded to 8 bits; both compared on BT.601 studio luma, a
-border of `scale` pixels cut, one value per picture, the mean over pictures. Bicubic on Set5 then reads
-33.68 / 30.41 / 28.43 dB for x2 / x3 / x4; if yours does not, another choice was made somewhere.
+The protocol, everywhere in the course: `high` (HR, the ground truth) cut to a multiple of the scale, `low` (LR) made
+from it by antialiased bicubic and rounded to 8 bits, `output` (SR) rounded to 8 bits; both compared on BT.601 studio
+luma, a border of `scale` pixels cut, one value per picture, the mean over pictures. A grey ground truth has no luma to
+make: it is Y itself, 0 to 255, as in the literature (Set14 holds one such picture, and on studio luma, 16 to 235, its
+mean would read 0.094 dB higher). Bicubic on Set5 then reads 33.68 / 30.41 / 28.43 dB for x2 / x3 / x4; if yours does
+not, another choice was made somewhere.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srkit.errors import SRKitError
-from srkit.images import check_scale, crop_to_multiple, degrade, luma
+from srkit.data.dataset import ImageDataset
+from srkit.data.images import check_scale, crop_to_multiple, degrade, is_gray, luma
 from srkit.losses import WeightedLoss
-from srkit.models import output_at
+from srkit.models import scales_of
+from srkit.settings import SRKitError
 
-WINDOW = 11  # SSIM looks through an 11 x 11 Gaussian window
+WINDOW = 11  # side of SSIM's Gaussian window, in pixels
 
 
 def psnr(output: Tensor, high: Tensor, border: int = 0) -> Tensor:
     """Peak signal-to-noise ratio on luma, in dB: 10 log10(1 / MSE), one value per picture.
 
     Args:
-        output, high: (3, H, W) or (N, 3, H, W), RGB in [0, 1]; output is clipped to that.
+        output, high: (3, H, W) or (N, 3, H, W), RGB in [0, 1]; output is clipped to that. Where high is grey, the two
+            are compared on grey from 0 to 255, not on luma from 16 to 235: 1.32 dB lower.
         border: pixels to cut on every side.
 
     Returns:
@@ -38,8 +43,8 @@ def psnr(output: Tensor, high: Tensor, border: int = 0) -> Tensor:
     Raises:
         SRKitError: the shapes differ, or the border leaves nothing.
     """
-    output, high = _comparable(output, high, border, smallest=1)
-    return -10 * (output - high).square().mean((-3, -2, -1)).log10()
+    a, b = _comparable(output, high, border, smallest=1)
+    return _back(-10 * (a - b).square().mean((-3, -2, -1)).log10(), high)
 
 
 def ssim(output: Tensor, high: Tensor, border: int = 0) -> Tensor:
@@ -52,15 +57,14 @@ def ssim(output: Tensor, high: Tensor, border: int = 0) -> Tensor:
 
     Args and raises: as `psnr`; each side must be at least 11 pixels after the cut.
     """
-    output, high = _comparable(output, high, border, smallest=WINDOW)
-    single = output.ndim == 3
-    a, b = (x[None] if single else x for x in (output, high))
+    a, b = _comparable(output, high, border, smallest=WINDOW)
+    a, b = (x if x.ndim == 4 else x[None] for x in (a, b))
     at = torch.arange(WINDOW, dtype=a.dtype, device=a.device) - WINDOW // 2
     gauss = torch.exp(-(at**2) / (2 * 1.5**2))
     gauss = gauss / gauss.sum()
     # The Gaussian is separable: a column and a row are the same as the square, for 2/11 of the work.
-    both = torch.cat([a, b, a * a, b * b, a * b])
-    means = F.conv2d(F.conv2d(both, gauss.view(1, 1, -1, 1)), gauss.view(1, 1, 1, -1))
+    moments = torch.cat([a, b, a * a, b * b, a * b])
+    means = F.conv2d(F.conv2d(moments, gauss.view(1, 1, -1, 1)), gauss.view(1, 1, 1, -1))
     mean_a, mean_b, mean_aa, mean_bb, mean_ab = means.chunk(5)
     variance_a, variance_b = mean_aa - mean_a**2, mean_bb - mean_b**2
     covariance = mean_ab - mean_a * mean_b
@@ -68,8 +72,7 @@ def ssim(output: Tensor, high: Tensor, border: int = 0) -> Tensor:
     similarity = ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
         (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
     )
-    values = similarity.mean((-3, -2, -1))
-    return values[0] if single else values
+    return _back(similarity.mean((-3, -2, -1)).view(high.shape[:-3]), high)
 
 
 def _comparable(output: Tensor, high: Tensor, border: int, smallest: int) -> tuple[Tensor, Tensor]:
@@ -82,8 +85,22 @@ def _comparable(output: Tensor, high: Tensor, border: int, smallest: int) -> tup
             f"{high.shape[-1]} x {high.shape[-2]} pixels are too few to measure: "
             f"{smallest + 2 * border} are needed on each side"
         )
-    pair = (luma(picture.double().mul(255).round().clamp(0, 255) / 255) for picture in (output, high))
-    return tuple(y[..., border : border + height, border : border + width] for y in pair)
+    if high.device.type == "mps":  # Apple's GPUs have no double precision
+        output, high = output.cpu(), high.cpu()
+    gray = is_gray(high)[..., None, None, None]
+    inside, found = (..., slice(border, border + height), slice(border, border + width)), []
+    for picture in (output, high):
+        y = luma(picture.double().mul(255).round().clamp(0, 255) / 255)[inside]
+        found.append(torch.where(gray, (255 * y - 16) / 219, y))
+    return found[0], found[1]
+
+
+def _back(values: Tensor, high: Tensor) -> Tensor:
+    """Figures to where the pictures were."""
+    return values.to(high.device, torch.float32) if high.device.type == "mps" else values
+
+
+# ---------------------------------------------------------------------------------- tables
 
 
 @dataclass(frozen=True)
@@ -96,6 +113,12 @@ class Row:
     psnr: float
     ssim: float
     terms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """PSNR (dB), SSIM and the terms of a loss, by name."""
+        protocol = {"psnr": self.psnr, "ssim": self.ssim}
+        return protocol | self.terms | protocol  # a loss's term "psnr" is another figure
 
 
 @dataclass(frozen=True)
@@ -111,28 +134,32 @@ class Table:
     rows: list[Row]
 
     @property
+    def figures(self) -> dict[str, float]:
+        """The means, by name as in the rows."""
+        return {name: _mean([row.figures[name] for row in self.rows]) for name in self.rows[0].figures}
+
+    @property
     def psnr(self) -> float:
-        return sum(row.psnr for row in self.rows) / len(self.rows)
+        return self.figures["psnr"]
 
     @property
     def psnr_of_mean(self) -> float:
         """The PSNR, in dB, of the mean over pictures of the MSE (on luma, each picture counting as one)."""
-        error = sum(10 ** (-row.psnr / 10) for row in self.rows) / len(self.rows)
+        error = _mean([10 ** (-row.psnr / 10) for row in self.rows])
         return -10 * math.log10(error) if error else math.inf
 
     @property
     def ssim(self) -> float:
-        return sum(row.ssim for row in self.rows) / len(self.rows)
+        return self.figures["ssim"]
 
     @property
     def terms(self) -> dict[str, float]:
-        return {name: sum(row.terms[name] for row in self.rows) / len(self.rows) for name in self.rows[0].terms}
+        return {name: _mean([row.terms[name] for row in self.rows]) for name in self.rows[0].terms}
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain words and numbers: scale, psnr, ssim, the terms, pictures."""
-        pictures = [asdict(row) for row in self.rows]
-        pictures = [row | row.pop("terms") for row in pictures]
-        return {"scale": self.scale, "psnr": self.psnr, "ssim": self.ssim, **self.terms, "pictures": pictures}
+        pictures = [{"name": row.name, "width": row.width, "height": row.height, **row.figures} for row in self.rows]
+        return {"scale": self.scale, **self.figures, "pictures": pictures}
 
     def __str__(self) -> str:
         wide = max(len("picture"), *(len(row.name) for row in self.rows))
@@ -170,7 +197,7 @@ class Paired:
     """What `paired` compared: two tables of the same pictures; `changes` has "psnr", "ssim" and every term.
 
     Pictures differ more from each other than a network does from itself before and after. So the differences are
-    taken picture by picture first, and the spread told is that of the differences.
+    taken picture by picture first, and the spread given is that of the differences.
     """
 
     before: Table
@@ -178,28 +205,26 @@ class Paired:
 
     @property
     def changes(self) -> dict[str, Change]:
-        return {name: self._change(name) for name in ("psnr", "ssim", *self.before.terms)}
+        return {name: self._change(name) for name in self.before.figures}
 
     def _change(self, name: str) -> Change:
-        old, new = ([_figure(row, name) for row in table.rows] for table in (self.before, self.after))
+        old, new = ([row.figures[name] for row in table.rows] for table in (self.before, self.after))
         # Two perfect pictures differ by nothing, not by inf - inf.
         differences = tuple(0.0 if a == b else b - a for a, b in zip(old, new, strict=True))
         sign, count = (1 if name in ("psnr", "ssim") else -1), len(differences)
         finite = all(map(math.isfinite, differences))
         better = sum(sign * each > 1e-5 * abs(a) for a, each in zip(old, differences, strict=True))
         deviation = statistics.stdev(differences) if count > 1 and finite else math.nan
-        return Change(
-            statistics.fmean(old), statistics.fmean(new), statistics.fmean(differences),
-            deviation, deviation / math.sqrt(count), better, differences,
-        )  # fmt: skip
+        means = _mean(old), _mean(new), _mean(differences)
+        return Change(*means, deviation, deviation / math.sqrt(count), better, differences)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain words and numbers: scale, each figure's change, psnr_of_mean, and for each picture before and after."""
-        changes = {name: asdict(change) for name, change in self.changes.items()}
         pictures = [
-            {"name": a.name} | {name: [_figure(a, name), _figure(b, name)] for name in changes}
+            {"name": a.name, **{name: [a.figures[name], b.figures[name]] for name in a.figures}}
             for a, b in zip(self.before.rows, self.after.rows, strict=True)
         ]
+        changes = {name: asdict(change) for name, change in self.changes.items()}
         for change in changes.values():
             del change["differences"]
         means = [self.before.psnr_of_mean, self.after.psnr_of_mean]
@@ -207,24 +232,24 @@ class Paired:
 
     def __str__(self) -> str:
         changes, rows = self.changes, self.before.rows
-        said = {"psnr": "PSNR / dB", "ssim": "SSIM"}
-        wide = max(len("PSNR of mean MSE"), *(len(name) for name in changes), *(len(row.name) for row in rows))
+        titles = {name: {"psnr": "PSNR / dB", "ssim": "SSIM"}.get(name, name) for name in changes}
+        wide = max(len(word) for word in ("PSNR of mean MSE", *titles.values(), *(row.name for row in rows)))
         heads = f"{'before':>10}  {'after':>10}  {'difference':>11}  {'std dev':>9}  {'std err':>9}  better"
         lines = [f"{'mean':{wide}}  {heads}"]
         for name, c in changes.items():
             figures = f"{c.before:10.5g}  {c.after:10.5g}  {c.difference:+11.4g}  {c.deviation:9.3g}  {c.error:9.3g}"
-            lines.append(f"{said.get(name, name):{wide}}  {figures}  {c.improved} of {len(rows)}")
+            lines.append(f"{titles[name]:{wide}}  {figures}  {c.improved} of {len(rows)}")
         old, new = self.before.psnr_of_mean, self.after.psnr_of_mean
         lines.append(f"{'PSNR of mean MSE':{wide}}  {old:10.5g}  {new:10.5g}  {new - old:+11.4g}")
-        lines += ["", f"{'difference':{wide}}" + "".join(f"  {said.get(name, name):>11}" for name in changes)]
+        lines += ["", f"{'difference':{wide}}" + "".join(f"  {title:>11}" for title in titles.values())]
         for number, row in enumerate(rows):
             values = "".join(f"  {change.differences[number]:+11.4g}" for change in changes.values())
             lines.append(f"{row.name:{wide}}{values}")
         return "\n".join(lines)
 
 
-def _figure(row: Row, name: str) -> float:
-    return row.psnr if name == "psnr" else row.ssim if name == "ssim" else row.terms[name]
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def paired(before: Table, after: Table) -> Paired:
@@ -238,12 +263,12 @@ def paired(before: Table, after: Table) -> Paired:
         SRKitError: other pictures, another order, size or scale, or other terms.
     """
     if before.scale != after.scale:
-        raise SRKitError(f"before is of scale {before.scale}, after of {after.scale}: nothing can be compared")
+        raise SRKitError(f"before is of scale {before.scale}, after of {after.scale}: evaluate both at the same scale")
     pictures = [[(row.name, row.width, row.height) for row in table.rows] for table in (before, after)]
     if pictures[0] != pictures[1]:
         raise SRKitError(
             f"before and after are not of the same pictures ({len(before.rows)} and {len(after.rows)}): "
-            "evaluate both on the same bank"
+            "evaluate both on the same dataset"
         )
     if before.terms.keys() != after.terms.keys():
         terms = (" ".join(table.terms) or "none" for table in (before, after))
@@ -251,44 +276,88 @@ def paired(before: Table, after: Table) -> Paired:
     return Paired(before, after)
 
 
+# ---------------------------------------------------------------------------------- the loop
+
+
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, pictures: Iterable[tuple[str, Tensor]], scale: int, loss: WeightedLoss | None = None
+    model: nn.Module,
+    pictures: ImageDataset | Iterable[tuple[str, Tensor]],
+    scale: int | None = None,
+    loss: WeightedLoss | None = None,
+    batch_size: int = 1,
+    with_ssim: bool = True,
 ) -> Table:
-    """Measure a model by the protocol at the top of this file.
+    """Measure a model by the protocol at the top of this file: the one loop that degrades, runs and measures.
 
     Args:
-        model: takes low (1, 3, H, W), gives output `scale` times larger; `models.create("bicubic", 3)`
-            is one too.
-        pictures: (name, high) pairs, high (3, H, W) in [0, 1]; a Bank is such a sequence of pairs.
-        scale: 2, 3 or 4; of a model with several outputs, the one that is measured.
-        loss: whose terms are measured too, each raw, whatever it weighs.
+        model: takes low (N, 3, H, W), gives output `scale` times larger; `models.create("bicubic", 3)` is one too.
+        pictures: an ImageDataset, or (name, high) pairs, high (3, H, W) in [0, 1].
+        scale: 2, 3 or 4; of a model with several outputs, the one that is measured; its largest if not given.
+        loss: whose terms are measured too, each raw, whatever it weighs; of a model with several outputs, on each.
+        batch_size: how many pictures of a dataset, if of one size, go through the model at a time. The terms of a row
+            are then the mean over its batch; the table's means are the same.
+        with_ssim: SSIM takes longer than PSNR; without it a row's is nan.
 
     Returns:
-        A Table. The model runs in eval mode, in full precision, where its parameters are.
+        A Table. The model runs in eval mode, in full precision, where its parameters are; one without parameters
+        where the loss's networks are, else where the pictures are.
 
     Raises:
         SRKitError: no pictures, one too small to measure, another scale, or a model made for another.
     """
-    check_scale(scale)
-    own = getattr(model, "scales", (getattr(model, "scale", scale),))
-    if scale not in own:
-        does = " or ".join(map(str, own))
+    scales = scales_of(model)
+    scale = check_scale(scale or scales[-1])
+    if scale not in scales:
+        does = " or ".join(map(str, scales))
         raise SRKitError(f"this model enlarges by {does}, not by {scale}: ask for scale {does}")
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    training = model.training
+    networks = loss.device if loss else None
+    device = next((parameter.device for parameter in model.parameters()), networks)
+    rows, training = [], model.training
     model.eval()
-    rows = []
-    for name, picture in pictures:
-        try:
-            high = crop_to_multiple(picture.to(device), scale)
-            output = output_at(model, degrade(high, scale)[None], scale)[0]
-            values = psnr(output, high, scale).item(), ssim(output, high, scale).item()
-            terms = loss.measure(output[None].clamp(0, 1), high[None]) if loss else {}
-        except SRKitError as error:
-            raise SRKitError(f"{name}: {error}") from None
-        rows.append(Row(name, high.shape[-1], high.shape[-2], *values, terms))
-    model.train(training)
+    try:
+        for names, low, high in _batches(pictures, scale, batch_size):
+            low, high = (batch.to(device or batch.device) for batch in (low, high))
+            outputs = model(low)
+            output = outputs if isinstance(outputs, Tensor) else outputs[scales.index(scale)]
+            try:
+                psnrs = psnr(output, high, scale).tolist()
+                ssims = ssim(output, high, scale).tolist() if with_ssim else [math.nan] * len(names)
+            except SRKitError as error:
+                raise SRKitError(f"{names[0]}: {error}") from None
+            measured = outputs if scale == scales[-1] else output
+            terms = _terms(loss, measured, high, networks) if loss else {}
+            size = high.shape[-1], high.shape[-2]
+            rows += [Row(name, *size, a, b, terms) for name, a, b in zip(names, psnrs, ssims, strict=True)]
+    finally:
+        model.train(training)
     if not rows:
         raise SRKitError("no pictures to evaluate: name a data set or a folder that holds some")
     return Table(scale, rows)
+
+
+def _batches(
+    pictures: ImageDataset | Iterable[tuple[str, Tensor]], scale: int, batch_size: int
+) -> Iterator[tuple[list[str], Tensor, Tensor]]:
+    """Names, low and high of whole pictures."""
+    if isinstance(pictures, ImageDataset):
+        names = iter(pictures.names)
+        for low, high in pictures.pairs(scale, batch_size):
+            yield [next(names) for _ in high], low, high
+        return
+    for name, picture in pictures:
+        try:
+            high = crop_to_multiple(picture, scale)
+        except SRKitError as error:
+            raise SRKitError(f"{name}: {error}") from None
+        yield [name], degrade(high, scale)[None], high[None]
+
+
+def _terms(
+    loss: WeightedLoss, outputs: Tensor | tuple[Tensor, ...], high: Tensor, device: torch.device | None
+) -> dict[str, float]:
+    """A loss's terms as numbers, computed where its networks are."""
+    single = isinstance(outputs, Tensor)
+    clipped = [output.clamp(0, 1).to(device or output.device) for output in ((outputs,) if single else outputs)]
+    terms = loss.measure(clipped[0] if single else tuple(clipped), high.to(device or high.device))
+    return {name: value.item() for name, value in terms.items()}

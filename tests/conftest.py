@@ -1,4 +1,4 @@
-"""What several test files share: the shared pictures, small banks, and folders of their own."""
+"""What several test files share: the shared pictures and weights, a small data set, and folders of their own."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from srkit.banks import Bank
+from srkit.data import ImageDataset
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     """Nothing a test does reaches the clone's data/, runs/ or figures/."""
     monkeypatch.setenv("SRKIT_ROOT", str(tmp_path))
-    monkeypatch.delenv("SRKIT_PROFILE", raising=False)
+    for name in ("SRKIT_DATA", "SRKIT_MIRROR", "SRKIT_PROFILE", "SRKIT_WEIGHTS"):
+        monkeypatch.delenv(name, raising=False)
 
 
-def shared(name: str) -> Path:
-    """A folder of the shared pictures, or a skip that says which is missing."""
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"needs the pictures of {name} in {SHARED.name}/{name} beside the repository")
-    return SHARED / name
+def shared(name: str, kind: str = "data") -> Path:
+    """A folder of the shared pictures, or (kind="weights") a file of the shared weights; a skip if it is missing."""
+    if not (SHARED / kind / name).exists():
+        pytest.skip(f"needs {name} in {SHARED.name}/{kind} beside the repository")
+    return SHARED / kind / name
 
 
 @pytest.fixture
@@ -39,13 +40,22 @@ def t91() -> Path:
 
 def photograph(height: int, width: int, seed: int = 0) -> Tensor:
     """A smooth random picture (3, H, W) in [0, 1] with edges, whose detail a model can learn."""
-    dice = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(1, 3, max(2, height // 6), max(2, width // 6), generator=dice)
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, max(2, height // 6), max(2, width // 6), generator=generator)
     return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=False)[0].clamp(0, 1)
 
 
 @pytest.fixture
-def bank() -> Bank:
+def dataset() -> ImageDataset:
     """Five pictures of different sizes."""
     sizes = [(48, 60), (50, 50), (64, 48), (48, 48), (72, 90)]
-    return Bank([photograph(*size, seed).mul(255).byte() for seed, size in enumerate(sizes)])
+    return ImageDataset([photograph(*size, seed).mul(255).byte() for seed, size in enumerate(sizes)])
+
+
+@pytest.fixture
+def about() -> dict:
+    """What `benchmarks.timing.machine` may say of a machine that no test needs to measure."""
+    return {
+        **{"device": "cpu", "cpu": "Abacus 9", "threads": 2, "torch": "2.9", "precision": "bf16"},
+        **{"peak_gflops": {"bf16": 100.0, "fp32": 50.0}, "bandwidth_gigabytes": 10.0},
+    }

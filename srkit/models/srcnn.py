@@ -5,18 +5,21 @@ Dong, Loy, He, Tang: "Image Super-Resolution Using Deep Convolutional Networks",
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srkit.errors import SRKitError, unknown
-from srkit.images import KERNELS, check_scale, resize
+from srkit.data.images import KERNELS, check_scale, resize
+from srkit.settings import SRKitError, unknown
 
 INITS = ("default", "paper", "identity")
+ALL, COLOURS, OTHERS = slice(None), slice(3), slice(3, None)  # a layer's channels: all, the first three, the rest
 
 
 class SRCNN(nn.Module):
-    """Enlarge, then three convolutions: extract features, map them, reconstruct (Section 3.1).
+    """Enlarge, then three convolutions: extract features, map them, reconstruct (Section 3.1, eq. 1 to 3).
 
         low ─ enlarge ─ conv k1, n1 ─ ReLU ─ conv k2, n2 ─ ReLU ─ conv k3, 3 ─ output
 
@@ -28,7 +31,7 @@ class SRCNN(nn.Module):
         init: how the weights start, see `initialise`.
         carry: keep the first three channels of every layer as they are with init="identity", where they
             hand the picture on unchanged, so that the others learn only what it lacks. It remains the same
-            network with the same weights; see `forward`.
+            network with the same weights; see `carried`.
 
     Raises:
         SRKitError: a scale, kernel size, upsampling or initialisation that does not exist.
@@ -37,8 +40,8 @@ class SRCNN(nn.Module):
     def __init__(
         self,
         scale: int = 2,
-        kernels: tuple[int, int, int] = (9, 5, 5),
-        channels: tuple[int, int] = (64, 32),
+        kernels: Sequence[int] = (9, 5, 5),
+        channels: Sequence[int] = (64, 32),
         upsample: str = "bilinear",
         init: str = "identity",
         carry: bool = False,
@@ -46,10 +49,8 @@ class SRCNN(nn.Module):
         super().__init__()
         if len(kernels) != 3 or any(k < 1 or k % 2 == 0 for k in kernels):
             raise SRKitError(f"kernels {tuple(kernels)}: SRCNN needs three odd sizes, such as (9, 5, 5)")
-        if min(channels) < 4:
-            raise SRKitError(
-                f"channels {tuple(channels)}: SRCNN needs at least 4, three of which may hand the picture on"
-            )
+        if len(channels) != 2 or min(channels) < 4:
+            raise SRKitError(f"channels {tuple(channels)}: SRCNN needs two numbers, 4 at least, such as (64, 32)")
         if upsample not in KERNELS:
             raise unknown("upsampling", upsample, KERNELS)
         self.scale, self.upsample, self.carry = check_scale(scale), upsample, carry
@@ -63,37 +64,31 @@ class SRCNN(nn.Module):
         """(N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W); not clipped."""
         enlarged = resize(low, scale=self.scale, kernel=self.upsample)
         if self.carry:
-            return self._forward_carrying(enlarged)
+            return self.carried(enlarged)
         x = F.relu(self.extract(enlarged))
         x = F.relu(self.map(x))
-        return _convolve(self.reconstruct, x)
+        return convolve(self.reconstruct, x)
 
-    def _forward_carrying(self, enlarged: Tensor) -> Tensor:
-        """The same answer, with the three carried channels added at the end instead of convolved.
+    def carried(self, enlarged: Tensor) -> Tensor:
+        """The same output, with the three carried channels added at the end instead of convolved.
 
         bf16 has 256 steps from 0.5 to 1: a picture that goes through layers in bf16 loses its finest levels, and
         weights near 1 cannot move by less than a 256th. Added in fp32, the picture stays whole. ReLU, which
         the carried channels would pass, clips what bicubic undershoots below 0.
         """
-        x = F.relu(_convolve(self.extract, enlarged, outputs=slice(3, None)))
-        x = F.relu(_convolve(self.map, x, outputs=slice(3, None), inputs=slice(3, None)))
-        x = _convolve(self.reconstruct, x, inputs=slice(3, None))
+        x = F.relu(convolve(self.extract, enlarged, outputs=OTHERS))
+        x = F.relu(convolve(self.map, x, outputs=OTHERS, inputs=OTHERS))
+        x = convolve(self.reconstruct, x, inputs=OTHERS)
         return x + enlarged.clamp(min=0)
 
-    @property
-    def receptive_field(self) -> int:
-        """Side of the square of enlarged pixels that one output pixel can see: 1 + the sum of (k - 1)."""
-        return 1 + sum(layer.kernel_size[0] - 1 for layer in (self.extract, self.map, self.reconstruct))
 
-
-ALL = slice(None)
-
-
-def _convolve(layer: nn.Conv2d, x: Tensor, outputs: slice = ALL, inputs: slice = ALL) -> Tensor:
-    """A layer's convolution with some of its output and input channels only."""
-    weight, bias = layer.weight[outputs, inputs], layer.bias[outputs]
-    by_rows = layer.training and x.device.type == "cpu" and len(weight) == 3 and layer.kernel_size[0] > 1
-    return convolve_by_rows(x, weight, bias) if by_rows else F.conv2d(x, weight, bias, padding=layer.padding)
+def convolve(layer: nn.Conv2d, x: Tensor, outputs: slice = ALL, inputs: slice = ALL) -> Tensor:
+    """A layer's convolution, with some of its output and input channels only."""
+    weight, bias = layer.parameters()
+    weight, bias, k = weight[outputs, inputs], bias[outputs], layer.kernel_size[0]
+    if layer.training and x.device.type == "cpu" and len(weight) == 3 and k > 1:
+        return convolve_by_rows(x, weight, bias)
+    return F.conv2d(x, weight, bias, padding=k // 2)
 
 
 def convolve_by_rows(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -125,7 +120,7 @@ def initialise(model: SRCNN, init: str) -> None:
       almost black, and with a loss averaged over pixels it stays so for long.
     - "identity": training starts at the enlarged picture, that is at the PSNR of bicubic. The first
       three filters of each layer hand the picture on unchanged (a single 1 in the middle; ReLU lets
-      it pass, since a picture is not negative). The first layer's other filters look for edges: each sums to
+      it pass, since a picture is not negative). The first layer's other filters find edges: each sums to
       zero, so that half of all patches, whatever their brightness, pass its ReLU; and nothing reads them yet,
       since the last layer's weights on them are zero.
 
@@ -134,28 +129,29 @@ def initialise(model: SRCNN, init: str) -> None:
     """
     if init not in INITS:
         raise unknown("initialisation", init, INITS)
-    layers = (model.extract, model.map, model.reconstruct)
+    layers = [layer.parameters() for layer in (model.extract, model.map, model.reconstruct)]
     if init == "paper":
-        for layer in layers:
-            nn.init.normal_(layer.weight, std=0.001)
-            nn.init.zeros_(layer.bias)
+        for weight, bias in layers:
+            nn.init.normal_(weight, std=0.001)
+            nn.init.zeros_(bias)
     if init == "identity":
-        for layer in layers:
-            nn.init.kaiming_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for weight, bias in layers:
+            nn.init.kaiming_normal_(weight)
+            nn.init.zeros_(bias)
         model.extract.weight -= model.extract.weight.mean((2, 3), keepdim=True)
         model.reconstruct.weight.zero_()
     if init == "identity" or model.carry:
-        _pass_through(layers)
+        _hand_on(model)
 
 
-def _pass_through(layers: tuple[nn.Conv2d, ...]) -> None:
-    """Make the first three channels of every layer hand the picture on: with nothing mixed in, and to nobody else."""
-    for layer in layers:
-        if layer is not layers[0]:
-            layer.weight[:, :3] = 0
-        if layer is not layers[-1]:
-            layer.weight[:3] = 0
-        layer.bias[:3] = 0
+def _hand_on(model: SRCNN) -> None:
+    """Make the first three channels of every layer hand the picture on: nothing mixed in, and to no other channel."""
+    model.extract.weight[COLOURS] = 0
+    model.map.weight[COLOURS] = 0
+    model.map.weight[:, COLOURS] = 0
+    model.reconstruct.weight[:, COLOURS] = 0
+    for layer in (model.extract, model.map, model.reconstruct):
+        weight, bias = layer.parameters()
+        bias[COLOURS] = 0
         middle = layer.kernel_size[0] // 2
-        layer.weight[range(3), range(3), middle, middle] = 1
+        weight[range(3), range(3), middle, middle] = 1

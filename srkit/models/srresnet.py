@@ -1,4 +1,4 @@
-"""SRResNet, the deep residual network that becomes SRGAN's generator, and the discriminator that judges it (lesson 06).
+"""SRResNet, the deep residual network that becomes SRGAN's generator, and SRGAN's discriminator (lesson 06).
 
 Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network",
 arXiv 1609.04802, figure 4. Both networks take and give pictures in [0, 1], as everywhere in the course; the
@@ -7,16 +7,21 @@ arXiv 1609.04802, figure 4. Both networks take and give pictures in [0, 1], as e
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from srkit.errors import SRKitError, unknown
-from srkit.images import resize
+from srkit.data.images import resize
+from srkit.settings import SRKitError, unknown
 
 UPSAMPLES = ("shuffle", "nearest")
 OUTPUTS = ("linear", "tanh")
+ENDS = ("norm", "prelu")
+
+
+def conv(inputs: int, outputs: int, norm: bool, stride: int = 1) -> list[nn.Module]:
+    """A 3 x 3 convolution, and batch normalisation if asked for."""
+    layer = nn.Conv2d(inputs, outputs, 3, stride, padding=1)
+    return [layer, nn.BatchNorm2d(outputs)] if norm else [layer]
 
 
 class ResidualBlock(nn.Module):
@@ -24,19 +29,14 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, norm: bool) -> None:
         super().__init__()
-        self.change = nn.Sequential(*conv(channels, channels, norm), nn.PReLU(), *conv(channels, channels, norm))
+        self.body = nn.Sequential(*conv(channels, channels, norm), nn.PReLU(), *conv(channels, channels, norm))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W) to the same shape."""
-        return x + self.change(x)
+        return x + self.body(x)
 
 
-def conv(inputs: int, outputs: int, norm: bool, stride: int = 1) -> list[nn.Module]:
-    """A 3 x 3 convolution, and batch normalisation if asked for."""
-    return [nn.Conv2d(inputs, outputs, 3, stride, padding=1)] + [nn.BatchNorm2d(outputs)] * norm
-
-
-class Double(nn.Sequential):
+class UpsampleBlock(nn.Sequential):
     """Twice as high and wide, learnt: either way one convolution and a PReLU.
 
     - "shuffle": conv3 to four times the channels, and PixelShuffle lays them out as 2 x 2 pixels (Shi et al.,
@@ -48,43 +48,48 @@ class Double(nn.Sequential):
 
     def __init__(self, channels: int, upsample: str) -> None:
         if upsample == "shuffle":
-            layers = [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
-            icnr(layers[0])
+            first = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+            icnr(first)
+            super().__init__(first, nn.PixelShuffle(2), nn.PReLU())
         else:
-            layers = [nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(channels, channels, 3, padding=1)]
-        super().__init__(*layers, nn.PReLU())
+            first = nn.Upsample(scale_factor=2, mode="nearest")
+            super().__init__(first, nn.Conv2d(channels, channels, 3, padding=1), nn.PReLU())
 
 
 @torch.no_grad()
 def icnr(layer: nn.Conv2d, factor: int = 2) -> None:
     """Start the convolution before a PixelShuffle so that the two together enlarge like "nearest"."""
     for weights in (layer.weight, layer.bias):
-        # PixelShuffle takes factor² neighbouring channels for the pixels of one.
-        weights.copy_(weights[:: factor**2].repeat_interleave(factor**2, dim=0))
+        if weights is not None:
+            # PixelShuffle takes factor² neighbouring channels for the pixels of one.
+            weights.copy_(weights[:: factor**2].repeat_interleave(factor**2, dim=0))
 
 
 class SRResNet(nn.Module):
     """Residual blocks at the input's size, then one doubling after the other.
 
-        low ─ conv9, PReLU ─┬─ blocks ─ conv3, norm ─ + ─ double (x2, or twice: x4) ─ conv9 ─ output
-                            └─────────────────────────┘
+        low ─ head: conv9, PReLU ─┬─ body: blocks, conv3, norm ─ + ─ upsample: x2, or twice: x4 ─ tail: conv9 ─ output
+                                  └──────────────────────────────┘
 
     Args:
         scale: 2 or 4.
         channels: filters of every layer; 64 in the paper.
         blocks: residual blocks; 16 in the paper.
         norm: batch normalisation in the blocks, as in the paper. Later networks leave it out: its statistics, of a
-            few crops, shift colours and contrast (EDSR, arXiv 1707.02921; ESRGAN, arXiv 1809.00219).
-        upsample: how it doubles, "shuffle" (the paper's) or "nearest"; see `Double`.
+            few patches, shift colours and contrast (EDSR, arXiv 1707.02921; ESRGAN, arXiv 1809.00219).
+        upsample: how it doubles, "shuffle" (the paper's) or "nearest"; see `UpsampleBlock`.
         last_kernel: size of the last convolution; 9 in the paper. With few channels it would be most of the work.
         skip: add the bicubic enlargement of low to the output. The last convolution then starts at zero, and
             training at bicubic. Not in the paper.
         output: "linear", or "tanh" to keep the output between 0 and 1, as some implementations do.
         frozen_norm: keep batch normalisation as it was learnt, in training too. For fine-tuning: the statistics
-            of a small set of pictures would wreck it. Scale and shift, its weights, are still trained.
+            of a small dataset would wreck it. Scale and shift, its weights, are still trained.
+        signed: low is read as 2 low - 1. Weights could take that over but for the border, where the zeros of the
+            padding would then be black instead of grey. For other projects' weights, as is `end`.
+        end: what follows the body's last convolution: "norm" (if `norm`), or "prelu" and no normalisation.
 
     Raises:
-        SRKitError: another scale, upsampling or output, or no channels.
+        SRKitError: another scale, upsampling, output or end, or no channels.
     """
 
     def __init__(
@@ -98,33 +103,36 @@ class SRResNet(nn.Module):
         skip: bool = False,
         output: str = "linear",
         frozen_norm: bool = False,
+        signed: bool = False,
+        end: str = "norm",
     ) -> None:
         super().__init__()
         if scale not in (2, 4):
             raise SRKitError(f"scale {scale}: an SRResNet doubles once or twice, so choose 2 or 4; srcnn does 3")
-        if upsample not in UPSAMPLES:
-            raise unknown("upsampling of an SRResNet", upsample, UPSAMPLES)
-        if output not in OUTPUTS:
-            raise unknown("output of an SRResNet", output, OUTPUTS)
-        if channels < 1 or blocks < 0 or last_kernel % 2 == 0:
+        for kind, name, known in (("upsampling", upsample, UPSAMPLES), ("output", output, OUTPUTS), ("end", end, ENDS)):
+            if name not in known:
+                raise unknown(f"{kind} of an SRResNet", name, known)
+        if channels < 1 or blocks < 0 or last_kernel < 1 or last_kernel % 2 == 0:
             raise SRKitError(f"channels {channels}, blocks {blocks}, last_kernel {last_kernel}: at least 1, 0, and odd")
-        self.scale, self.skip, self.output, self.frozen_norm = scale, skip, output, frozen_norm
-        self.enter = nn.Sequential(nn.Conv2d(3, channels, 9, padding=4), nn.PReLU())
-        self.trunk = nn.Sequential(
-            *(ResidualBlock(channels, norm) for _ in range(blocks)), *conv(channels, channels, norm)
+        self.scale, self.skip, self.output, self.frozen_norm, self.signed = scale, skip, output, frozen_norm, signed
+        self.head = nn.Sequential(nn.Conv2d(3, channels, 9, padding=4), nn.PReLU())
+        self.body = nn.Sequential(
+            *(ResidualBlock(channels, norm) for _ in range(blocks)), *conv(channels, channels, norm or end == "prelu")
         )
-        self.enlarge = nn.Sequential(*(Double(channels, upsample) for _ in range(int(math.log2(scale)))))
-        self.leave = nn.Conv2d(channels, 3, last_kernel, padding=last_kernel // 2)
+        if end == "prelu":
+            self.body[-1] = nn.PReLU()
+        self.upsample = nn.Sequential(*(UpsampleBlock(channels, upsample) for _ in range(scale // 2)))
+        self.tail = nn.Conv2d(channels, 3, last_kernel, padding=last_kernel // 2)
         if skip:
-            nn.init.zeros_(self.leave.weight)
-            nn.init.zeros_(self.leave.bias)
+            for parameter in self.tail.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, low: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W); not clipped, unless by tanh."""
-        x = self.enter(low)
-        x = x + self.trunk(x)
-        x = self.enlarge(x)
-        x = self.leave(x).to(low.dtype)  # from here on it is a picture, for which bf16 has too few levels
+        x = self.head(2 * low - 1 if self.signed else low)
+        x = x + self.body(x)
+        x = self.upsample(x)
+        x = self.tail(x).to(low.dtype)  # from here on it is a picture, for which bf16 has too few levels
         if self.output == "tanh":
             x = torch.tanh(x)
         if self.skip:
@@ -142,7 +150,7 @@ class SRResNet(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Tells real pictures from a generator's: one number each, a logit. Above 0 it says "real".
+    """Tells real pictures from a generator's: one logit each. Above 0 means "real".
 
         picture ─ conv3 64, LReLU ─ 7 x [conv3, norm, LReLU] to 512 channels at 1/16 of the size ─ head ─ logit
 
@@ -151,36 +159,37 @@ class Discriminator(nn.Module):
     Args:
         channels: filters of the first layer; each halving but the first doubles them, to eight times that. 64 in
             the paper.
-        size: None averages over the picture before two 1 x 1 convolutions, so that any size can be judged, with 5.2
+        size: None averages over the picture before two 1 x 1 convolutions, so that it takes any size, with 5.2
             million weights. 96 is the paper's: two fully connected layers, 23.6 million weights, no other size.
 
     Raises:
-        SRKitError: a size that four halvings do not divide.
+        SRKitError: a size that four halvings do not divide, or no channels.
     """
 
     def __init__(self, channels: int = 64, size: int | None = None) -> None:
         super().__init__()
+        if channels < 1:
+            raise SRKitError(f"a discriminator with {channels} channels: at least 1 is needed")
         if size is not None and (size < 16 or size % 16):
             raise SRKitError(
                 f"a discriminator for {size} pixels: choose a multiple of 16 (it halves four times), or None"
             )
         self.size = size
-        widths = [channels * 2**i for i in range(4)]
         layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1), nn.LeakyReLU(0.2)]
         inputs = channels
-        for width in widths:
-            if width != channels:
-                layers += [*conv(inputs, width, norm=True), nn.LeakyReLU(0.2)]
-            layers += [*conv(width, width, norm=True, stride=2), nn.LeakyReLU(0.2)]
-            inputs = width
-        self.look = nn.Sequential(*layers)
+        for outputs in (channels, 2 * channels, 4 * channels, 8 * channels):
+            if outputs != inputs:
+                layers += [*conv(inputs, outputs, norm=True), nn.LeakyReLU(0.2)]
+            layers += [*conv(outputs, outputs, norm=True, stride=2), nn.LeakyReLU(0.2)]
+            inputs = outputs
+        self.features = nn.Sequential(*layers)
         hidden = 16 * channels
         if size is None:
             head = [nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, hidden, 1), nn.LeakyReLU(0.2), nn.Conv2d(hidden, 1, 1)]
         else:
             pixels = (size // 16) ** 2
             head = [nn.Flatten(), nn.Linear(inputs * pixels, hidden), nn.LeakyReLU(0.2), nn.Linear(hidden, 1)]
-        self.judge = nn.Sequential(*head)
+        self.head = nn.Sequential(*head)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to N logits.
@@ -191,19 +200,7 @@ class Discriminator(nn.Module):
         if self.size is not None and tuple(pictures.shape[-2:]) != (self.size, self.size):
             height, width = pictures.shape[-2:]
             raise SRKitError(
-                f"this discriminator judges {self.size} x {self.size} pixels, not {width} x {height}: crop to that, or "
-                "take one with size=None"
+                f"this discriminator takes {self.size} x {self.size} pixels, not {width} x {height}: "
+                "take patches of that size, or a discriminator with size=None"
             )
-        return self.judge(self.look(2 * pictures - 1)).flatten()
-
-
-def check_generator(model: nn.Module) -> None:
-    """Refuse what cannot be the generator of a GAN of this course.
-
-    Raises:
-        SRKitError: it has several outputs, or is a discriminator.
-    """
-    if isinstance(model, Discriminator):
-        raise SRKitError("this is a discriminator: the generator must be a network that enlarges, such as srresnet")
-    if len(getattr(model, "scales", (1,))) > 1:
-        raise SRKitError("a GAN needs a generator with one output, such as srresnet: this one has several")
+        return self.head(self.features(2 * pictures - 1)).flatten()

@@ -1,7 +1,7 @@
 """SuperResNet: the workshop's six networks, from one small vocabulary of blocks (lesson 05).
 
 All work at the input's size for as long as they can and enlarge by bilinear interpolation. What differs is
-the block they are made of, how many outputs they have, and whether a frozen network looks at the input too.
+the block they are made of, how many outputs they have, and whether they read a frozen network's features too.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srkit import features
-from srkit.errors import SRKitError, unknown
-from srkit.images import resize
+from srkit.data.images import resize
+from srkit.models.features import Extractor, load_features
+from srkit.settings import SRKitError, unknown
 
 
 def conv3(inputs: int, outputs: int, dilation: int = 1) -> nn.Conv2d:
@@ -23,7 +23,7 @@ def conv3(inputs: int, outputs: int, dilation: int = 1) -> nn.Conv2d:
 
 
 def conv1(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 1 x 1 convolution: mixes the channels of each pixel and looks at no neighbour."""
+    """A 1 x 1 convolution: mixes the channels of each pixel, without its neighbours."""
     return nn.Conv2d(inputs, outputs, 1)
 
 
@@ -62,8 +62,9 @@ class Residual(nn.Module):
 class Dilated(nn.Module):
     """Three conv3 side by side with dilation 1, 2 and 4, ReLU each; concatenated; merged by conv1, ReLU.
 
-    It sees 9 x 9 pixels with 27 taps (Yu & Koltun, arXiv 1511.07122). The merge is 1 x 1, since looking around is
-    what the three are for, and 3 x 3 would double the block's weights. Nothing is added: the block is no residual one.
+    Its receptive field is 9 x 9 pixels, with 27 taps (Yu & Koltun, arXiv 1511.07122). The merge is 1 x 1, since
+    context is what the three are for, and 3 x 3 would double the block's weights. It adds no input back: the block
+    is no residual one.
     """
 
     def __init__(self, channels: int) -> None:
@@ -76,61 +77,63 @@ class Dilated(nn.Module):
 
 
 class Frozen(nn.Module):
-    """What a frozen network sees in the input: its layers side by side, at the input's own size.
+    """A frozen network's feature maps of the input: its layers side by side, at the input's own size.
 
     Layers that pooling or stride have made smaller are enlarged back by bilinear interpolation. Each layer is
     divided by its root mean square on one fixed picture, for raw activations reach the hundreds, and whatever
     reads them would start far away from where it can learn.
 
-    The network stands in a list, where PyTorch does not look: it is not trained, averaged or saved. The recipe
+    The network stands in a list, where PyTorch does not find it: it is not trained, averaged or saved. The config
     makes it again, and `size`, which is saved, tells whether it is still the same one.
 
     Args:
-        name, layers, weights: of features.open_features.
-        scale: the picture is enlarged by this (bilinear) before the network sees it.
+        name, layers, weights: of features.load_features.
+        scale: the picture is enlarged by this (bilinear) before it goes into the frozen network.
 
     Raises:
         SRKitError: weights or packages that are missing, unknown names (all from features); loading a checkpoint
             that was trained with other frozen weights.
     """
 
+    size: Tensor
+
     def __init__(self, name: str, layers: Sequence[str], weights: str, scale: int = 1) -> None:
         super().__init__()
-        self._unseen = [features.open_features(name, layers, weights)]
+        self._hidden = [load_features(name, layers, weights)]
         self.layers, self.scale = list(layers), scale
         with torch.no_grad():
-            seen = self._look(_fixed_picture())
-        self.channels = sum(x.shape[1] for x in seen)
-        self.register_buffer("size", torch.stack([x.square().mean().sqrt() for x in seen]))
+            maps = self._maps(_fixed_picture())
+        self.channels = sum(x.shape[1] for x in maps)
+        self.register_buffer("size", torch.stack([x.square().mean().sqrt() for x in maps]))
 
     @property
-    def extractor(self) -> nn.Module:
+    def extractor(self) -> Extractor:
         """The frozen network."""
-        return self._unseen[0]
+        return self._hidden[0]
 
     def forward(self, low: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, channels, H, W)."""
         height, width = low.shape[-2:]
         even = F.pad(low, (0, width % 2, 0, height % 2), mode="replicate")  # so that halves double to the same size
-        maps = [x / size for x, size in zip(self._look(even), self.size, strict=True)]
+        maps = [x / size for x, size in zip(self._maps(even), self.size, strict=True)]
         maps = [F.interpolate(x, even.shape[-2:], mode="bilinear", align_corners=False) for x in maps]
         return torch.cat(maps, 1)[..., :height, :width]
 
-    def _look(self, low: Tensor) -> list[Tensor]:
-        seen = self.extractor(low if self.scale == 1 else resize(low, scale=self.scale, kernel="bilinear"))
-        return [seen[layer] for layer in self.layers]
+    def _maps(self, low: Tensor) -> list[Tensor]:
+        found = self.extractor(low if self.scale == 1 else resize(low, scale=self.scale, kernel="bilinear"))
+        return [found[layer] for layer in self.layers]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
         self.extractor._apply(fn)  # .to(), .cuda(), .double(): it goes along wherever the model goes
         return super()._apply(fn, recurse)
 
-    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *rest) -> None:
-        saved = state.get(prefix + "size", self.size).to(self.size)
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest) -> None:
+        saved = state_dict.get(prefix + "size", self.size).to(self.size)
         if saved.shape != self.size.shape or not torch.allclose(saved, self.size, rtol=1e-3):
             raise SRKitError(
                 "the checkpoint was trained on other frozen features than these: give it the same weights file"
             )
-        super()._load_from_state_dict(state, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def _fixed_picture() -> Tensor:
@@ -154,11 +157,11 @@ class SuperResNet(nn.Module):
         channels: filters of every layer.
         blocks: how many blocks before the first enlargement.
         between: how many between the first and the second.
-        features: a frozen network that looks at the input too, "vgg16" or "clip"; "" for none. Its layers are
-            concatenated with the blocks' answer and merged by conv1, ReLU.
+        features: a frozen network whose feature maps it reads too, "vgg16" or "clip"; "" for none. Its layers are
+            concatenated with the blocks' output and merged by conv1, ReLU.
         feature_layers: which of its layers.
-        feature_weights: "imagenet", a file, or "random"; see features.open_features.
-        feature_scale: how much the picture is enlarged before the frozen network sees it.
+        feature_weights: "imagenet", a file, or "random"; see features.load_features.
+        feature_scale: how much the picture is enlarged before it goes into the frozen network.
         skip: add the bilinear enlargement of the input to every output. The last convolutions then start at
             zero, so that training starts at bilinear, and the sigmoid is left out: what is to be added can be
             negative, which no sigmoid gives, and a sigmoid of the sum would not be bilinear any more.
@@ -167,7 +170,7 @@ class SuperResNet(nn.Module):
     Attributes: `scale`, that of the largest output, and `scales`, of all: (2,) or (2, 4).
 
     Raises:
-        SRKitError: another scale, an unknown block, counts below zero; what features.open_features raises.
+        SRKitError: another scale, an unknown block, counts below zero; what features.load_features raises.
     """
 
     def __init__(
@@ -189,30 +192,32 @@ class SuperResNet(nn.Module):
             raise SRKitError(f"scale {scale}: a SuperResNet doubles once or twice: choose 2 (one output) or 4 (two)")
         if block not in BLOCKS:
             raise unknown("block", block, BLOCKS)
-        if min(channels - 1, blocks, between) < 0:
+        if channels < 1 or blocks < 0 or between < 0:
             raise SRKitError(f"channels {channels}, blocks {blocks}, between {between}: at least 1, 0 and 0 are needed")
-        self.scale, self.scales = scale, (2, 4)[: scale // 2]
+        if feature_scale not in (1, 2, 3, 4):
+            raise SRKitError(f"feature_scale {feature_scale}: choose 1, 2, 3 or 4")
+        self.scale, self.scales = scale, (2,) if scale == 2 else (2, 4)
         self.skip, self.sigmoid = skip, sigmoid and not skip
         self.first = conv3(3, channels)
         self.blocks = nn.Sequential(*(BLOCKS[block](channels) for _ in range(blocks)))
         self.frozen = Frozen(features, feature_layers, feature_weights, feature_scale) if features else None
-        self.merge = conv1(channels + self.frozen.channels, channels) if features else None
+        self.merge = conv1(channels + self.frozen.channels, channels) if self.frozen else None
         self.mid = conv1(channels, 3)
         self.between = nn.Sequential(*(BLOCKS[block](channels) for _ in range(between if scale == 4 else 0)))
         self.large = conv1(channels, 3) if scale == 4 else None
-        for conv in filter(None, (self.mid, self.large) if skip else ()):
-            nn.init.zeros_(conv.weight)
-            nn.init.zeros_(conv.bias)
+        if skip:
+            for conv in filter(None, (self.mid, self.large)):
+                for parameter in conv.parameters():
+                    nn.init.zeros_(parameter)
 
-    @property
-    def note(self) -> str:
+    def describe(self) -> str:
         """Which frozen network with which weights, for captions; empty without one."""
-        return self.frozen.extractor.note if self.frozen is not None else ""
+        return self.frozen.extractor.describe() if self.frozen else ""
 
     def forward(self, low: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """(N, 3, H, W) in [0, 1], any size, to (N, 3, 2H, 2W); with scale 4 to a tuple: that, and (N, 3, 4H, 4W)."""
         x = self.blocks(F.relu(self.first(low)))
-        if self.frozen is not None:
+        if self.frozen is not None and self.merge is not None:
             x = F.relu(self.merge(torch.cat([x, self.frozen(low)], 1)))
         mid = self._picture(self.mid, x, low, 2)
         if self.large is None:

@@ -1,9 +1,10 @@
-"""Training: the Trainer and the GAN's, their checkpoints and their history."""
+"""Training: the loop, the GAN's, fine-tuning, comparisons, checkpoints and the history."""
 
-from srkit.training.checkpoint import load_discriminator, load_model
 from srkit.training.config import GANConfig, TrainConfig
+from srkit.training.finetune import FineTuner
 from srkit.training.gan import GANTrainer
-from srkit.training.history import History
+from srkit.training.history import History, Move
+from srkit.training.resuming import resume
 from srkit.training.trainer import Trainer
 
-__all__ = ["GANConfig", "GANTrainer", "History", "TrainConfig", "Trainer", "load_discriminator", "load_model"]
+__all__ = ["FineTuner", "GANConfig", "GANTrainer", "History", "Move", "TrainConfig", "Trainer", "resume"]

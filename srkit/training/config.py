@@ -4,83 +4,68 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
-from srkit.errors import SRKitError
-
-
-def _loss_of(words: list[str]) -> dict[str, float]:
-    if not words or len(words) % 2:
-        raise ValueError("each term needs a weight, as in --loss mse 1 l1 0.1")
-    return {term: float(weight) for term, weight in zip(words[::2], words[1::2], strict=True)}
-
-
-_LOSS_FLAG = tyro.constructors.PrimitiveConstructorSpec(
-    nargs="*",
-    metavar="TERM WEIGHT …",
-    instance_from_str=_loss_of,
-    is_instance=lambda value: isinstance(value, dict),
-    str_from_instance=lambda loss: [str(word) for pair in loss.items() for word in pair],
-)
+from srkit.settings import SRKitError
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides a training, given its model and its pictures."""
+    """Everything that decides a training, given its model and its dataset.
 
+    Raises:
+        SRKitError: a number that no training can use.
+    """
+
+    # How many steps to train: at each, one batch changes the weights once.
     steps: int = 2000
-    """How many steps to train: at each, one batch changes the weights once."""
+    # Instead of steps: how often each picture is shown (one random patch of it each time).
     num_epoch: int | None = None
-    """Instead of steps: how often each picture is shown (one random crop of it each time)."""
+    # Patches in a batch.
     batch_size: int = 16
-    """Crops in a batch."""
-    crop: int = 96
-    """Side of the square crops of high, in pixels; it must divide by the scale."""
-    loss: Annotated[dict[str, float], _LOSS_FLAG] = field(default_factory=lambda: {"mse": 1.0})
-    """Terms of the loss and their weights: --loss mse 1, or --loss mse 1 relu2_2 0.01."""
+    # Side of the square HR patches, in pixels; it must divide by the scale.
+    patch_size: int = 96
+    # Terms of the loss and their weights: --loss mse 1, or --loss mse 1 relu2_2 0.01.
+    loss: dict[str, float] = field(default_factory=lambda: {"mse": 1.0})
+    # The network whose layers the loss may name as terms: vgg16, vgg19, squeezenet or clip.
     features: str = "vgg16"
-    """The network whose layers the loss may name as terms: vgg16, vgg19, squeezenet or clip."""
+    # Its weights: imagenet (downloaded once), a file or folder of yours, or random.
     feature_weights: str = "imagenet"
-    """Its weights: imagenet (downloaded once), a file or folder of yours, or random."""
-    preprocessing: str = "auto"
-    """How it wants its pictures: imagenet, caffe or clip; auto asks the weights."""
+    # How it wants its pictures: imagenet, caffe or clip; as its weights were trained if not given.
+    preprocessing: str | None = None
+    # Its layers behind the term content; relu5_4 of vgg19 if not given.
     content: tuple[str, ...] = ()
-    """Its layers behind the term content; relu5_4 of vgg19 if not given."""
-    learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-3
-    """Learning rate, after the warm-up and before the schedule lowers it."""
+    # Learning rate, after the warm-up and before the schedule lowers it.
+    lr: float = 1e-3
+    # Any optimiser of torch.optim by its name: Adam, AdamW, SGD, …
     optimizer: str = "Adam"
-    """Any optimiser of torch.optim by its name: Adam, AdamW, SGD, …"""
+    # Steps over which the learning rate first rises from 0.
     warmup: int = 100
-    """Steps over which the learning rate first rises from 0."""
+    # Whether the learning rate stays, or falls to zero along half a cosine.
     schedule: Literal["constant", "cosine"] = "constant"
-    """Whether the learning rate stays, or falls to zero along half a cosine."""
+    # Length of the cosine in steps; that of the training if not given. To train N steps and later as many more,
+    # exactly as if in one go, give the whole length from the start.
     schedule_steps: int | None = None
-    """Length of the cosine; the length of the training if not given. To train N steps and later as many
-    more, exactly as if in one go, give the whole length here from the start."""
+    # Largest norm of the gradient; longer ones are shortened to it. 0: no limit.
     clip: float = 0.0
-    """Largest norm of the gradient; longer ones are shortened to it. 0: no limit."""
+    # Decay of the exponential moving average of the weights, which is what is measured and used. 0: no average.
     ema: float = 0.999
-    """Decay of the running average of the weights, which is what is measured and used. 0: no average."""
+    # Flip and rotate patches at random.
     augment: bool = True
-    """Flip and rotate crops at random."""
+    # Decides the starting weights, the order of the pictures and every patch.
     seed: int = 0
-    """Decides the starting weights, the order of the pictures and every crop."""
+    # cpu, cuda, mps, or auto: the fastest there is.
     device: str = "auto"
-    """cpu, cuda, mps, or auto: the fastest there is."""
+    # auto: bf16 where the device computes it, fp16 on older GPUs, fp32 else.
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 where the device computes it, fp16 on older GPUs, fp32 else."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """Whether to use torch.compile. auto: where it was measured to pay, which is nowhere yet; see engine.compiled."""
+    # Use torch.compile. It pays nowhere that was measured: 53 s of compiling for 17 ms of 303 a step.
+    compile: bool = False
+    # Steps between two rows of the history.
     log_freq: int = 10
-    """Steps between two rows of the history."""
+    # Steps between two validations.
     val_freq: int = 500
-    """Steps between two validations."""
+    # Steps between two checkpoints.
     save_freq: int = 500
-    """Steps between two checkpoints."""
-    tensorboard: bool = False
-    """Write the history for TensorBoard too."""
 
     def loss_settings(self) -> dict[str, Any]:
         """What `losses.create` makes this training's loss from."""
@@ -88,11 +73,11 @@ class TrainConfig:
         return {"weights": self.loss, **{name: getattr(self, name) for name in names}}
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "crop", "log_freq", "val_freq", "save_freq"):
+        for name in ("steps", "batch_size", "patch_size", "log_freq", "val_freq", "save_freq"):
             if getattr(self, name) < 1:
                 raise SRKitError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise SRKitError(f"the learning rate is {self.learning_rate}: it must be more than 0, e.g. 0.001")
+        if not 0 < self.lr < math.inf:
+            raise SRKitError(f"the learning rate is {self.lr}: it must be more than 0, e.g. 0.001")
         if not 0 <= self.ema < 1:
             raise SRKitError(f"ema is {self.ema}: a decay lies from 0 (no average) to just under 1, e.g. 0.999")
 
@@ -102,27 +87,24 @@ class GANConfig(TrainConfig):
     """Everything that decides a GAN's training: SRGAN's second stage (arXiv 1609.04802, Section 3.2)."""
 
     steps: int = 100_000
-    loss: Annotated[dict[str, float], _LOSS_FLAG] = field(
-        default_factory=lambda: {"mse": 0.0, "content": 1.0, "adversarial": 1e-3}
-    )
-    """Terms of the generator's loss and their weights; adversarial is the discriminator's say."""
+    # Terms of the generator's loss and their weights; adversarial is the discriminator's part of it.
+    loss: dict[str, float] = field(default_factory=lambda: {"mse": 0.0, "content": 1.0, "adversarial": 1e-3})
+    # The network behind the term content, and whose layers the loss may name: vgg16, vgg19, squeezenet or clip.
     features: str = "vgg19"
-    """The network behind the term content, and whose layers the loss may name: vgg16, vgg19, squeezenet or clip."""
-    learning_rate: Annotated[float, tyro.conf.arg(name="lr")] = 1e-4
-    """Learning rate, after the warm-up and before the schedule lowers it."""
+    # Learning rate, after the warm-up and before the schedule lowers it.
+    lr: float = 1e-4
+    # Filters of the discriminator's first layer; the last has eight times as many.
     discriminator: int = 64
-    """Filters of the discriminator's first layer; the last has eight times as many."""
-    judges: Literal["any", "96"] = "any"
-    """Which pictures it judges: of any size; or the paper's, of 96 pixels, with fully connected layers."""
-    discriminator_rate: float = 1.0
-    """Learning rate of the discriminator, as a multiple of the generator's."""
+    # Side of the pictures that it takes: any size if not given; 96 with the paper's fully connected layers.
+    discriminator_size: int | None = None
+    # Learning rate of the discriminator, as a multiple of the generator's.
+    discriminator_lr: float = 1.0
+    # First steps in which the discriminator learns alone; the learning rate's own warm-up goes on meanwhile.
     discriminator_warmup: int = 0
-    """First steps in which the discriminator learns alone: its first say is worth nothing. The learning rate's own
-    warm-up goes on meanwhile."""
+    # The discriminator's target for real pictures; 0.9 keeps it from being too sure (label smoothing).
     real_label: float = 1.0
-    """What the discriminator is to say of real pictures; 0.9 keeps it from being too sure (label smoothing)."""
+    # Allow a generator that no first stage has trained.
     from_scratch: bool = False
-    """Allow a generator that no first stage has trained."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -131,8 +113,8 @@ class GANConfig(TrainConfig):
                 f"discriminator {self.discriminator}, discriminator_warmup {self.discriminator_warmup}: "
                 "at least 1 filter and 0 steps are needed"
             )
-        if not 0 < self.discriminator_rate < math.inf:
-            raise SRKitError(f"discriminator_rate is {self.discriminator_rate}: it must be more than 0, e.g. 4")
+        if not 0 < self.discriminator_lr < math.inf:
+            raise SRKitError(f"discriminator_lr is {self.discriminator_lr}: it must be more than 0, e.g. 4")
         if not 0.5 < self.real_label <= 1:
             raise SRKitError(f"real_label is {self.real_label}: it lies above 0.5, usually at 0.9 or 1")
         if "adversarial" not in self.loss:

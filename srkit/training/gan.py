@@ -6,7 +6,7 @@ Ledig et al., arXiv 1609.04802, eq. 2: in turn, one step of the discriminator D 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -15,147 +15,142 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from srkit import models
-from srkit.banks import Bank, Batch
-from srkit.errors import SRKitError
-from srkit.losses import Adversarial, WeightedLoss, judged
-from srkit.losses import create as create_loss
-from srkit.models.srresnet import check_generator
-from srkit.profiles import Student
+from srkit import losses, models
+from srkit.data import Batch, ImageDataset
+from srkit.losses import Adversarial, WeightedLoss, discriminator_loss
+from srkit.models import Discriminator, scales_of
+from srkit.settings import SRKitError, Student
 from srkit.training.config import GANConfig
+from srkit.training.devices import check_alone
 from srkit.training.history import History
-from srkit.training.trainer import KINDS, Trainer
+from srkit.training.trainer import MakeOptimizer, Trainer
 
-LOOK = 10  # rows of the history that a verdict is made of
+RECENT = 10  # rows of the history that a diagnosis is made of
 
 
 class GANTrainer(Trainer):
-    """Trains a generator on WeightedLoss with the term "adversarial", and its discriminator beside it.
+    """Trains a generator on a WeightedLoss with the term "adversarial", and its discriminator beside it.
 
     A row of the history also holds D/real and D/fake, the mean probability with which the discriminator takes real
     pictures and outputs for real; D/loss, its cross-entropy (0.69 is a coin's); and D/gradient and G/gradient, the
-    norms of the gradients. `verdict()` reads them. With validation, best.pt is the step whose outputs look most
-    like the truth to the frozen network, for the PSNR of a GAN falls from its first step on.
+    norms of the gradients. `diagnose()` reads them. With validation, best.pt is the step whose feature maps are nearest
+    to the ground truth's, for the PSNR of a GAN falls from its first step on.
 
     Args:
-        model: the generator, from the first stage: `load_model(…)`.
-        bank, config, validation, out, student, optimizer: as for Trainer, with a GANConfig. Both networks get an
+        model: the generator, from the first stage: `models.load(…)`.
+        dataset, config, validation, out, student, optimizer: as for Trainer, with a GANConfig. Both networks get an
             optimiser of the same kind.
-        loss: must have the term "adversarial", as `losses.create(…, discriminator=…)` makes it; its
-            discriminator is the one that is trained.
+        loss: must have the term "adversarial", as `losses.create(…, discriminator=…)` makes it; its discriminator is
+        the
+            one that is trained.
         discriminator: to begin with; a new one from `config` if neither this nor a loss is given.
 
     Raises:
         SRKitError: a generator that was never trained, unless the config says from_scratch; a discriminator or a
-            network with several outputs as the generator; what a Trainer raises.
+        network
+            with several outputs as the generator; what a Trainer raises.
     """
 
-    settings = GANConfig
+    config_class = GANConfig
+    config: GANConfig
 
     def __init__(
         self,
         model: nn.Module,
-        bank: Bank,
+        dataset: ImageDataset,
         config: GANConfig | None = None,
         loss: WeightedLoss | None = None,
-        validation: Bank | None = None,
+        validation: ImageDataset | None = None,
         out: str | Path | None = None,
         student: Student | None = None,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+        optimizer: MakeOptimizer | None = None,
         discriminator: nn.Module | None = None,
     ) -> None:
         config = config or GANConfig()
-        check_generator(model)
-        if not (getattr(model, "trained", False) or config.from_scratch):
-            raise SRKitError(
-                "this generator was never trained, and a GAN from noise finds noise: train it on the MSE first and "
-                "give load_model(…/best.pt) (--start), or ask for from_scratch (--from-scratch)"
-            )
+        check_alone("a GAN's training")
+        _check_generator(model, config)
         if loss is None:
-            loss = create_loss(**config.loss_settings(), discriminator=discriminator or new_discriminator(config))
-        judge = loss.terms.get("adversarial")
-        if not isinstance(judge, Adversarial):
+            loss = losses.create(**config.loss_settings(), discriminator=discriminator or new_discriminator(config))
+        adversarial = loss.terms.get("adversarial")
+        if not isinstance(adversarial, Adversarial):
             raise SRKitError("this loss has no term adversarial: make it by losses.create(…, discriminator=…)")
-        super().__init__(model, bank, config, loss, validation, out, student, optimizer)
-        if self.accelerator.num_processes > 1:
-            raise SRKitError("a GAN trains on one device here: start it without accelerate launch")
-        self.discriminator = judge.discriminator.to(self.device, memory_format=torch.channels_last)
-        self.discriminator_optimizer = self._prepared(self.discriminator.parameters(), config.discriminator_rate)
-        self.optimizers.append(self.discriminator_optimizer)
-        self._output: Tensor | None = None
+        super().__init__(model, dataset, config, loss, validation, out, student, optimizer)
+        # Validation measures every other term, whatever it weighs just then: so scores can be compared.
+        others = [name for name in loss.weights if name != "adversarial"]
+        self.criterion = WeightedLoss(dict.fromkeys(others or ["mse"], 1.0), *loss.perceptual)
+        self.discriminator = adversarial.discriminator.to(self.device).to(memory_format=torch.channels_last)
+        self.discriminator_optimizer = self.add_optimizer(self.discriminator.parameters(), config.discriminator_lr)
+        self.settings["accumulate_discriminator"] = 1
+        self._output: Any = None
         if self.steps <= config.discriminator_warmup:
-            self.say(f"all {self.steps} steps are the discriminator's warm-up: the generator will not learn")
-        with torch.no_grad():  # a crop that the discriminator cannot judge is refused now, not later
-            self.discriminator.eval()(torch.zeros(1, 3, config.crop, config.crop, device=self.device))
+            self.log(f"all {self.steps} steps are the discriminator's warm-up: the generator will not learn")
+        with torch.no_grad():  # a patch that the discriminator cannot take is refused now, not later
+            self.discriminator.eval()(torch.zeros(1, 3, config.patch_size, config.patch_size, device=self.device))
 
     # ------------------------------------------------------------------------------ one step
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step of the discriminator, then, once that has warmed up, one of the generator."""
+        limit = self.config.clip or math.inf  # without a limit the norm is measured all the same
         self._output = None
         self.discriminator.train()
-        values = self._learn("D", self.discriminator, self.discriminator_optimizer, self.judge, batch)
+        optimizer = self.discriminator_optimizer
+        values = self.accumulate(optimizer, self.backward_discriminator, batch, "accumulate_discriminator")
+        values["D/gradient"] = self.update(optimizer, limit)
         if self.step_number >= self.config.discriminator_warmup:
             with _held_fixed(self.discriminator):
-                values |= self._learn("G", self.model, self.optimizer, self.backward, batch)
+                values |= self.accumulate(self.optimizer, self.backward, batch)
+            values["G/gradient"] = self.update(self.optimizer, limit)
+        self.scaler.update()  # once for both: they share its scale
         return values
 
-    def judge(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
+    def backward_discriminator(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
         """Add the gradient of the discriminator's loss to its weights', and to no others."""
         with self.autocast():
             output = self._fresh_output(batch.low)
             # Two batches, not one of both: each is normalised by its own statistics, as the generator's will be.
             real = self.discriminator(batch.high)
             fake = self.discriminator(output.detach().float())  # detached: G must not learn from D's step
-            loss = (judged(real, self.config.real_label) + judged(fake, 0.0)) / 2
-        self.accelerator.backward(loss * share)
-        chances = {"D/real": real.detach().float().sigmoid().mean(), "D/fake": fake.detach().float().sigmoid().mean()}
-        return {**chances, "D/loss": loss.detach()}
+            loss = (discriminator_loss(real, self.config.real_label) + discriminator_loss(fake, 0.0)) / 2
+        self.scaler.scale(loss * share).backward()
+        real, fake = (logits.detach().float().sigmoid().mean() for logits in (real, fake))
+        return {"D/real": real, "D/fake": fake, "D/loss": loss.detach()}
 
-    def answer(self, low: Tensor) -> Tensor:
-        """The generator's output, the one that the discriminator has just learnt from where it was kept."""
+    def generate(self, low: Tensor) -> Any:
+        """The generator's output: the one that the discriminator has just learnt from, if it was kept."""
         output, self._output = self._output, None
-        return super().answer(low) if output is None else output
+        if output is not None and len(output) == len(low):  # memory may have split the batch since
+            return output
+        return super().generate(low)
 
-    def _fresh_output(self, low: Tensor) -> Tensor:
-        """A new output; kept with its graph for the generator's step, unless memory made the batch go in parts."""
-        keep = self.parts == 1 and self.step_number >= self.config.discriminator_warmup
+    def _fresh_output(self, low: Tensor) -> Any:
+        """A new output; kept with its graph for the generator's step, unless memory has the batch accumulated."""
+        whole = self.settings["accumulate"] == self.settings["accumulate_discriminator"] == 1
+        keep = whole and self.step_number >= self.config.discriminator_warmup
         with torch.set_grad_enabled(keep):
-            output = super().answer(low)
+            output = super().generate(low)
         self._output = output if keep else None
         return output
 
-    def _learn(
-        self, name: str, model: nn.Module, optimizer: torch.optim.Optimizer, backward: Callable, batch: Batch
-    ) -> dict[str, Tensor]:
-        """One step of one network; the history also gets the norm of its gradient."""
-        optimizer.zero_grad()
-        values = self.in_parts(backward, batch)
-        norm = self.accelerator.clip_grad_norm_(model.parameters(), self.config.clip or math.inf)
-        optimizer.step()
-        return {**values, f"{name}/gradient": norm}
-
-    # ------------------------------------------------------------------------------ what one sees
-
-    def verdict(self) -> str:
-        """Whether the two networks are in balance, in plain words, and what to try if not; see `verdict`."""
-        return verdict(self.history)
-
     def score(self, row: dict[str, float]) -> float:
-        """What best.pt has the highest of: likeness to the frozen network; without one, the newest is the best."""
-        seen = [row[f"val/{name}"] for part in self.loss.perceptual for name in part.names if f"val/{name}" in row]
-        return -sum(seen) if seen else float(self.step_number)
+        """What best.pt has the highest of: likeness of feature maps; without any, the newest is the best."""
+        distances = [row[f"val/{name}"] for part in self.loss.perceptual for name in part.names if f"val/{name}" in row]
+        return -sum(distances) if distances else float(self.step_number)
+
+    def diagnose(self) -> str:
+        """Whether the two networks are in balance, in plain words, and what to try if not; see `diagnose`."""
+        return diagnose(self.history)
 
     # ------------------------------------------------------------------------------ saving and resuming
 
     def state(self) -> dict[str, Any]:
         """As Trainer's, and the discriminator with its optimiser."""
-        judge = {
-            "recipe": getattr(self.discriminator, "recipe", {}),
+        discriminator = {
+            "config": getattr(self.discriminator, "config", {}),
             "weights": self.discriminator.state_dict(),
             "optimizer": self.discriminator_optimizer.state_dict(),
         }
-        return {**super().state(), "discriminator": judge}
+        return {**super().state(), "discriminator": discriminator}
 
     def load_state(self, state: dict[str, Any]) -> GANTrainer:
         """Go on from where a GAN's checkpoint stands; returns the Trainer.
@@ -174,9 +169,6 @@ class GANTrainer(Trainer):
         return self
 
 
-KINDS["GANTrainer"] = GANTrainer
-
-
 @contextmanager
 def _held_fixed(network: nn.Module) -> Iterator[None]:
     """Within it gradients go through the network, but none is kept for its weights."""
@@ -187,21 +179,33 @@ def _held_fixed(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
+def _check_generator(model: nn.Module, config: GANConfig) -> None:
+    if isinstance(model, Discriminator):
+        raise SRKitError("this is a discriminator: the generator must be a network that enlarges, such as srresnet")
+    if len(scales_of(model)) > 1:
+        raise SRKitError("a GAN needs a generator with one output, such as srresnet: this one has several")
+    if not (getattr(model, "pretrained", False) or config.from_scratch):
+        raise SRKitError(
+            "this generator was never trained, and a GAN from noise finds noise: train it on the MSE first and give "
+            "models.load(…/best.pt) (--start), or ask for from_scratch (--from-scratch)"
+        )
+
+
 def new_discriminator(config: GANConfig) -> nn.Module:
     """The discriminator that a config describes; its seed decides the starting weights."""
-    recipe = {"name": "discriminator", "architecture": "Discriminator", "channels": config.discriminator}
+    arguments = {"channels": config.discriminator, "size": config.discriminator_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return models.build({**recipe, "size": None if config.judges == "any" else int(config.judges)})
+        return models.build({"name": "discriminator", "architecture": "Discriminator", **arguments})
 
 
-def verdict(history: History) -> str:
+def diagnose(history: History) -> str:
     """What the last rows of a GAN's history say of its health, in plain words, and what to try.
 
-    Told apart are: one term rules the generator's loss; the discriminator wins, is blind, or not sure yet; all is well.
-    The thresholds are rules of thumb, no theory.
+    Told apart are: one term rules the generator's loss; the discriminator wins, learns nothing, or is not sure yet; all
+    is well. The thresholds are rules of thumb, no theory.
     """
-    rows = [row for row in list(history.rows) if "D/real" in row][-LOOK:]
+    rows = [row for row in list(history.rows) if "D/real" in row][-RECENT:]
     if not rows:
         return "no step yet"
     real, fake = (fmean(row[name] for row in rows) for name in ("D/real", "D/fake"))
@@ -211,27 +215,21 @@ def verdict(history: History) -> str:
     rows = [row for row in rows if "G/gradient" in row]
     share = fmean(row.get("weighted/adversarial", 0) / max(row["loss"], 1e-12) for row in rows)
     if share > 0.6:
-        lost = _lost(history)
+        _, values = history.series("val/dB")
+        fell = len(values) > 1 and values[-1] < values[0]
+        lost = f" (validation PSNR {values[-1] - values[0]:+.1f} dB)" if fell else ""
         return (
             f"the adversarial term rules, with {share:.0%} of the generator's loss{lost}: looking real is all that "
-            "counts, and truth nothing; try a tenth of its weight"
+            "counts, and the ground truth nothing; try a tenth of its weight"
         )
     if real - fake > 0.9:
         return f"D wins: {says}; G can learn little from it; try real_label 0.9, fewer filters in D, or more of stage 1"
     if abs(real - fake) < 0.05:
-        return f"D is blind: {says}; G learns nothing from it; try some steps of discriminator_warmup, or more filters"
+        return f"D cannot tell them apart: {says}; try some steps of discriminator_warmup, or more filters"
     if real - fake < 0.2:
-        return f"undecided: {says}; it is early, or D is weak: more steps, more filters, or a higher discriminator_rate"
+        return f"undecided: {says}; it is early, or D is weak: more steps, more filters, or a higher discriminator_lr"
     if not share:
-        return f"the adversarial term weighs nothing: D only looks on; {says}"
+        return f"the adversarial term weighs nothing: D changes nothing in G; {says}"
     if share < 0.01:
-        return (
-            f"balanced, but D has no say: {share:.1%} of the generator's loss is adversarial; try ten times its weight"
-        )
+        return f"balanced, but only {share:.1%} of the generator's loss is adversarial; try ten times its weight"
     return f"healthy: {says}; the adversarial term makes up {share:.0%} of the generator's loss"
-
-
-def _lost(history: History) -> str:
-    """How far the validation's PSNR has fallen, in words; nothing where it has not."""
-    _, values = history.series("val/dB")
-    return f" (validation PSNR {values[-1] - values[0]:+.1f} dB)" if len(values) > 1 and values[-1] < values[0] else ""

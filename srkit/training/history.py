@@ -1,77 +1,86 @@
-"""What happened during a training, step by step: in memory, in a JSONL file, and in TensorBoard if asked."""
+"""What happened during a training, step by step: in memory and in a JSONL file."""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from srkit.errors import SRKitError
+import torch
+from torch import Tensor
+
+from srkit.settings import atomic_write
+from srkit.training.devices import Processes
 
 Row = dict[str, float]
 
 
 class Move(NamedTuple):
-    """A weight of the loss, or another setting, that was changed during the training, after `step` steps."""
+    """A setting that was changed during the training, after `step` steps: a weight of the loss, "lr", "accumulate"."""
 
     step: int
-    term: str
+    name: str
     old: float
     new: float
 
 
-def moves_in(row: Row) -> list[Move]:
-    """What a row of a history says was moved; as a rule nothing."""
-    terms = [name.removeprefix("to/") for name in row if name.startswith("to/")]
-    return [Move(int(row["step"]), term, row[f"from/{term}"], row[f"to/{term}"]) for term in terms]
-
-
 class History:
-    """Rows of plain numbers, each with its "step".
+    """Rows of numbers, each with its "step", and the moves made by hand.
 
-    A training row holds "step", "seconds", "learning_rate", "loss" (the weighted sum), every term raw
-    ("mse") and weighted ("weighted/mse"), averaged over the steps since the row before; a validation row
-    holds "step" and "val/…"; and a row with "from/mse" and "to/mse" says that this weight was moved.
+    A training row holds "step", "seconds", "lr" (the learning rate), "loss" (the weighted sum) and every term raw
+    ("mse") and weighted ("weighted/mse"), averaged over the steps since the row before; a validation row holds "step"
+    and "val/…". In the file each row and each move is a line of JSON.
 
     Args:
-        path: a JSONL file to append to, one row a line; None keeps the rows in memory only.
-        tensorboard: also write them for TensorBoard, into a folder beside `path`.
-
-    Raises:
-        SRKitError: TensorBoard is asked for and not installed, or there is no path to write beside.
+        path: a JSONL file to append to; None keeps the history in memory only.
     """
 
-    def __init__(self, path: str | Path | None = None, tensorboard: bool = False) -> None:
+    def __init__(self, path: str | Path | None = None) -> None:
         self.rows: list[Row] = []
+        self.moves: list[Move] = []
         self.path = Path(path) if path else None
-        self._board = self._open_board() if tensorboard else None
+        self._steps: list[dict[str, Tensor]] = []  # what the steps since the last row have measured
 
-    def _open_board(self) -> Any:
-        if self.path is None:
-            raise SRKitError("TensorBoard needs a folder: give the Trainer out=…")
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise SRKitError("TensorBoard is not installed: pip install tensorboard") from None
-        return SummaryWriter(self.path.parent / "tensorboard")
+    def fits(self, values: dict[str, Tensor]) -> bool:
+        """Whether a step measured the same quantities as those before it."""
+        return not self._steps or self._steps[-1].keys() == values.keys()
+
+    def collect(self, values: dict[str, Tensor]) -> None:
+        """Keep what a step measured, on its device, until `flush`."""
+        self._steps.append(values)
+
+    def flush(self, step: int, seconds: float, lr: float, processes: Processes) -> Row:
+        """Add the row that the collected steps make, if any, and return it: one wait for the device."""
+        if not self._steps:
+            return {}
+        names = list(self._steps[-1])
+        table = torch.stack([torch.stack([values[name] for name in names]) for values in self._steps])
+        self._steps.clear()
+        means = processes.mean(table.float().mean(0)).tolist()
+        row = {"step": step, "seconds": seconds, "lr": lr, **dict(zip(names, means, strict=True))}
+        if all(map(math.isfinite, means)):
+            self.add(row)
+        return row
 
     def add(self, row: Row) -> None:
-        """Append a row, in memory and wherever else rows go."""
+        """Append a row."""
         self.rows.append(row)
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a" if len(self.rows) > 1 else "w") as file:
-                file.write(json.dumps(row) + "\n")
-        if self._board:
-            for name, value in row.items():
-                self._board.add_scalar(name, value, int(row["step"]))
+        self._append(row)
 
-    def restore(self, rows: list[Row]) -> None:
-        """Start again from a checkpoint's rows: the file drops what came after it."""
-        self.rows = list(rows)
+    def add_move(self, move: Move) -> None:
+        """Append a move."""
+        self.moves.append(move)
+        self._append(move._asdict())
+
+    def restore(self, rows: Iterable[Row], moves: Iterable[Sequence]) -> None:
+        """Start again from a checkpoint's rows and moves: the file drops what came after them."""
+        self.rows, self.moves = list(rows), [Move(*move) for move in moves]
         if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            lines = [*self.rows, *(move._asdict() for move in self.moves)]
+            with atomic_write(self.path) as part:
+                part.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one quantity, e.g. "mse" or "val/dB"; both empty if it never occurred."""
@@ -80,9 +89,11 @@ class History:
 
     def names(self) -> list[str]:
         """Every quantity measured, in the order of its first appearance."""
-        found = dict.fromkeys(key for row in self.rows for key in row)
-        return [name for name in found if name != "step" and not name.startswith(("from/", "to/"))]
+        return [name for name in dict.fromkeys(key for row in list(self.rows) for key in row) if name != "step"]
 
-    def moves(self) -> list[Move]:
-        """Every change made by hand, in order."""
-        return [move for row in list(self.rows) for move in moves_in(row)]
+    def _append(self, line: dict) -> None:
+        if self.path:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            first = len(self.rows) + len(self.moves) == 1
+            with self.path.open("w" if first else "a") as file:
+                file.write(json.dumps(line) + "\n")

@@ -53,11 +53,10 @@ def colab_python(tmp_path_factory) -> Path:
     uv(folder, "venv", "--python", sys.executable, environment)
     python = next(path for path in (environment / "bin/python", environment / "Scripts/python.exe") if path.exists())
     uv(folder, "pip", "install", "--python", python, *COLAB, "-r", HOME / "pyproject.toml", "--override", borrowed)
-    packages = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
-    ).stdout.strip()
-    # Found after the environment's own packages.
-    Path(packages, "borrowed.pth").write_text(str(Path(importlib.util.find_spec("torch").origin).parents[1]))
+    where = [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    packages = subprocess.run(where, capture_output=True, text=True).stdout.strip()
+    torch = importlib.util.find_spec("torch")
+    Path(packages, "borrowed.pth").write_text(str(Path(torch.origin).parents[1]))  # found after the environment's own
     yield python
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -25,13 +25,7 @@ BROKEN = re.compile("Error displaying widget|Error creating widget|Click to show
 
 
 class Server:
-    """A Jupyter server of some Python, with settings, kernels and results in a folder of its own.
-
-    Args:
-        python: the interpreter; its kernels run in the same one.
-        command: what follows `python -m`, as ("jupyter", "lab").
-        folder: an empty folder. Notebooks that it serves lie in `folder / "notebooks"`.
-    """
+    """A Jupyter server of some Python (`python -m command …`), all of whose files lie below an empty folder."""
 
     def __init__(self, python: Path, command: tuple[str, ...], folder: Path):
         self.notebooks, self.runtime, self.log = folder / "notebooks", folder / "runtime", folder / "server.log"
@@ -44,7 +38,6 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        options = [f"--port={port}", "--no-browser", "--allow-root", "--ip=127.0.0.1", *command[2:]]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "SRKIT"))}
         environment = kept | {
             "JUPYTER_CONFIG_DIR": str(settings.parents[1]),
@@ -57,32 +50,24 @@ class Server:
             "SRKIT_PROFILE": "quick",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),  # the browser wants a core too
         }
+        options = [f"--port={port}", "--no-browser", "--allow-root", "--ip=127.0.0.1", *command[2:]]
         with open(self.log, "w", encoding="utf-8") as log:
-            self.process = psutil.Popen(
-                [str(python), "-m", *command[:2], *options],
-                cwd=self.notebooks,
-                env=environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            self.process = psutil.Popen([str(python), "-m", *command[:2], *options], cwd=self.notebooks,
+                                        env=environment, stdout=log, stderr=subprocess.STDOUT)  # fmt: skip
 
     def wait_until_ready(self, timeout: float = 90) -> None:
-        """Return when the server answers; raise AssertionError with the end of its log if it doesn't."""
         deadline = time.monotonic() + timeout
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"the Jupyter server did not start:\n{self.log.read_text('utf-8')[-3000:]}")
+        while True:
+            try:
+                self.get("/api/sessions")
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(f"no Jupyter server:\n{self.log.read_text('utf-8')[-3000:]}") from None
             time.sleep(0.1)
 
-    def _answers(self) -> bool:
-        try:
-            self.get("/api/sessions")
-        except OSError:
-            return False
-        return True
-
     def get(self, path: str):
-        """What the server's REST interface answers at `path`."""
+        """What the server's REST interface answers."""
         request = Request(self.url + path, headers={"Authorization": f"token {TOKEN}"})
         with build_opener(ProxyHandler({})).open(request, timeout=5) as answer:
             return json.load(answer)
@@ -101,12 +86,6 @@ class Stage:
     """One notebook, open in the browser, and a second line to its kernel.
 
     Every wait ends in time with an AssertionError that says what was missing, and a screenshot.
-
-    Args:
-        server: a server that is ready.
-        browser: Playwright's.
-        notebook: a notebook in `server.notebooks`.
-        pictures: the folder for screenshots.
     """
 
     command: tuple[str, ...]
@@ -160,9 +139,8 @@ class Stage:
             except PlaywrightError as error:
                 reason = f"\n{error}"
             if time.monotonic() > deadline:
-                picture = self.screenshot("missing")
                 errors = "".join(f"\n{error}" for error in self.errors())
-                raise AssertionError(f"not within {timeout:g} s: {what} (see {picture}){errors}{reason}")
+                raise AssertionError(f"not in {timeout:g} s: {what} ({self.screenshot('missing')}){errors}{reason}")
             self.page.wait_for_timeout(50)  # the page's events are heard meanwhile
             if self.kernel.channels_running:
                 self._listen()
@@ -176,16 +154,6 @@ class Stage:
     def find(self, css: str) -> Locator:
         """What matches in the outputs of the notebook."""
         return self.page.locator(self.outputs).locator(css)
-
-    def text(self, css: str) -> str:
-        """The text of the first match, once there is one."""
-        self.wait(f"text in {css}", lambda: self.find(css).count())
-        return self.find(css).first.inner_text()
-
-    def html(self, css: str) -> str:
-        """The HTML of the first match, once there is one, as of an SVG curve."""
-        self.wait(f"something at {css}", lambda: self.find(css).count())
-        return self.find(css).first.inner_html()
 
     def errors(self) -> list[str]:
         """What went wrong so far: in the page's scripts, in its widgets, in the kernel's callbacks."""
@@ -207,23 +175,19 @@ class Stage:
             elif content.get("name") == "stderr":
                 self.stderr += content["text"]
 
-    # ------------------------------------------------------------------------------------------ cells
+    # ------------------------------------------------------------------------------------------ hands
 
     def run_all(self, timeout: float = 120) -> None:
         """Run all cells from the menu, and return when the last has ended; an error in one ends the test."""
-        menu, item = self.run_all_menu
-        before = max(cell["count"] for cell in self.page.evaluate(self.cells))
-        self.wait(f"the menu {menu}", lambda: self.page.click(menu) is None)
-        self.wait(f"its item {item}", lambda: self.page.click(item) is None)
-        self.wait("the end of all cells", lambda: self._all_done(before), timeout)
+        # Both in one: where the second click comes too late, the menu has to be opened again.
+        self.wait("the menu Run All", lambda: [self.page.click(item) for item in self.run_all_menu])
+        self.wait("the end of all cells", self._all_done, timeout)
 
-    def _all_done(self, before: int) -> bool:
+    def _all_done(self) -> bool:
         cells = self.page.evaluate(self.cells)
         for output in (output for cell in cells for output in cell["outputs"]):
             assert output["output_type"] != "error", f"{output['ename']}: {output['evalue']}"
-        return all(cell["count"] > before for cell in cells)
-
-    # ---------------------------------------------------------------------------------------- widgets
+        return all(cell["count"] for cell in cells)
 
     def slider(self, label: str) -> Locator:
         """The slider whose label (its description) is exactly this."""
@@ -239,16 +203,13 @@ class Stage:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def drag(self, label: str, to: float) -> None:
-        """Drag a slider's handle to this part of its track: 0 is its left end, 1 its right one.
-
-        As a hand does, it goes past the ends; between them it lands within a step.
-        """
+    def drag_to_left_end(self, label: str) -> None:
+        """Drag a slider's handle beyond the left end of its track, as a hand does."""
         handle, track = self.slider(label).locator(self.handle), self.slider(label).locator(self.track)
         self.wait(f"the handle of {label!r}", lambda: handle.hover() is None)  # once it stands still
-        rail, end = track.bounding_box(), {0: -20, 1: 20}.get(to, 0)
+        rail = track.bounding_box()
         self.page.mouse.down()
-        self.page.mouse.move(rail["x"] + to * rail["width"] + end, rail["y"], steps=8)
+        self.page.mouse.move(rail["x"] - 20, rail["y"], steps=8)
         self.page.mouse.up()
 
     def play(self, action: str) -> None:
@@ -268,14 +229,8 @@ class Stage:
 
         It waits in the same queue as the cells. Comes back as text where JSON knows no such thing.
         """
-        wrapped = f"__import__('json').dumps({expression}, default=str)"
-        try:
-            reply = self.kernel.execute(
-                "", silent=True, user_expressions={"value": wrapped}, reply=True, timeout=timeout
-            )["content"]
-        except TimeoutError:
-            picture = self.screenshot("missing")
-            raise AssertionError(f"the kernel did not tell {expression} in {timeout:g} s (see {picture})") from None
+        wanted = {"value": f"__import__('json').dumps({expression}, default=str)"}
+        reply = self.kernel.execute("", silent=True, user_expressions=wanted, reply=True, timeout=timeout)["content"]
         assert reply["status"] == "ok", f"the kernel refused to tell {expression}: {reply}"
         value = reply["user_expressions"]["value"]
         assert value["status"] == "ok", f"{expression}: {value.get('ename')}: {value.get('evalue')}"

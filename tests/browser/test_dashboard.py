@@ -20,25 +20,24 @@ def test_start_turn_pause_stop(stage):
 
     page.play("play")
     page.wait_for("run.step > 5", timeout=60)
-    page.wait("the step in the page", lambda: "step 0 of" not in page.text(".srkit-facts"))
+    page.wait("the step in the page", lambda: "step 0 of" not in page.find(".srkit-facts").first.inner_text())
     start = page.ask("run.weights.snapshot()")
 
     page.press(f"λ {LAYER}", "ArrowRight", "ArrowRight")
     page.wait_for(f"run.weights.snapshot()['{LAYER}'] > {start[LAYER]}")
-    page.wait_for("len(run.history.moves()) >= 1", timeout=60)
-    page.drag(f"λ {LAYER}", to=0)
+    page.wait_for("len(run.history.moves) >= 1", timeout=60)
+    page.drag_to_left_end(f"λ {LAYER}")
     page.wait_for(f"run.trainer.loss.weights['{LAYER}'] == 0", timeout=60)
     page.button("detail")
     page.wait_for(f"run.trainer.loss.weights['{LAYER}'] > 0", timeout=60)
-    moves = page.ask("run.history.moves()")
+    moves = page.ask("run.history.moves")
     assert moves[0][0] > 5 and moves[0][1] == LAYER and moves[0][2] == start[LAYER] < moves[0][3]
-    assert any(term == LAYER and new == 0 for _, term, _, new in moves)
-    row = page.ask("[row for row in run.history.rows if f'weighted/{layer}' in row][-1]".replace("{layer}", LAYER))
-    assert row[f"weighted/{LAYER}"] > 0
+    assert any(name == LAYER and new == 0 for _, name, _, new in moves)
+    page.wait_for(f"run.history.rows[-1].get('weighted/{LAYER}', 0) > 0", timeout=60)
 
-    steps = {step for step, *_ in moves}
     graphs = page.find(".srkit svg")
     page.wait("two graphs", lambda: graphs.count() == 2)
+    steps = {step for step, *_ in moves}
     page.wait("a mark at each step with a move", lambda: graphs.first.locator("g.move").count() >= len(steps))
     page.button("keep this")
     page.wait("the snapshot", lambda: page.find(".srkit-gallery figure").count() == 1)

@@ -51,7 +51,7 @@ def _check_cell(cell: dict) -> list[str]:
     source, complaints = "".join(cell["source"]), []
     random = re.match(r"(?=.*\d)[0-9a-f]{8}(-|$)", cell["id"])  # as Jupyter and nbformat draw them
     if random or not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", cell["id"]):
-        complaints.append("the id is not in words, like what-the-network-sees")
+        complaints.append("the id is not in words, like what-the-network-computes")
     if cell["cell_type"] == "code":
         if cell["outputs"] or cell["execution_count"] is not None or "execution" in cell["metadata"]:
             complaints.append("it keeps outputs or marks of a run")

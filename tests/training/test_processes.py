@@ -15,21 +15,22 @@ import pytest
 import torch
 from conftest import photograph
 
-from srkit import cli, comparing, live, models
-from srkit.banks import Bank
-from srkit.errors import SRKitError
-from srkit.finetuning import FineTuner
-from srkit.images import write
-from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer, checkpoint
+from srkit import cli, live, models
+from srkit.data import ImageDataset
+from srkit.data.images import write
+from srkit.settings import SRKitError
+from srkit.training import FineTuner, GANConfig, GANTrainer, TrainConfig, Trainer, checkpoint, compare
 
 pytestmark = pytest.mark.slow
 
-SMALL = {"batch_size": 4, "crop": 24, "warmup": 3, "log_freq": 5, "device": "cpu", "precision": "fp32"}
-FLAGS = "--batch-size 4 --crop 32 --warmup 3 --precision fp32 --device cpu --log-freq 5 --val-freq 10 --save-freq 10"
+SMALL = {"batch_size": 4, "patch_size": 24, "warmup": 3, "log_freq": 5, "device": "cpu", "precision": "fp32"}
+FLAGS = (
+    "--batch-size 4 --patch-size 32 --warmup 3 --precision fp32 --device cpu --log-freq 5 --val-freq 10 --save-freq 10"
+)
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 ACCELERATE += ["--main_process_port", "0"]
-SHARP = {"optimizer": "SGD", "learning_rate": 1.0, "ema": 0.5}  # Adam would hide a gradient of the wrong length
+SHARP = {"optimizer": "SGD", "lr": 1.0, "ema": 0.5}  # Adam would hide a gradient of the wrong length
 CLOSE = {"rtol": 0, "atol": 1e-6}  # the mean of two means is rounded otherwise than the mean of all
 
 
@@ -52,8 +53,8 @@ def launch(launcher: list[str], *words: object) -> subprocess.CompletedProcess:
 # ---------------------------------------------------------------------------------- what the two processes run
 
 
-def pictures() -> Bank:
-    return Bank([photograph(40, 48, seed).mul(255).byte() for seed in range(7)])
+def pictures() -> ImageDataset:
+    return ImageDataset([photograph(40, 48, seed).mul(255).byte() for seed in range(7)])
 
 
 def trainer(kind: type[Trainer] = Trainer, steps: int = 10, out=None, name="srcnn915", **settings) -> Trainer:
@@ -74,7 +75,7 @@ class Told(Trainer):
     """The second process, and no other, is told to stop within its eighth step."""
 
     def step(self, batch):
-        if self.accelerator.process_index == 1 and self.step_number == 7:
+        if self.processes.index == 1 and self.step_number == 7:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().step(batch)
 
@@ -83,7 +84,7 @@ class Poisoned(Trainer):
     """The second process alone sees a crop that is no number."""
 
     def step(self, batch):
-        if self.accelerator.process_index == 1 and self.step_number == 7:
+        if self.processes.index == 1 and self.step_number == 7:
             batch.high.fill_(float("nan"))
         return super().step(batch)
 
@@ -92,7 +93,7 @@ class Tight(Trainer):
     """Memory runs out in the second process."""
 
     def step(self, batch):
-        if self.accelerator.process_index == 1 and self.step_number == 3:
+        if self.processes.index == 1 and self.step_number == 3:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
         return super().step(batch)
 
@@ -100,7 +101,7 @@ class Tight(Trainer):
 def together(out: Path) -> None:
     """Everything that one pair of processes can show, written by each into a file of its own; at last both fail."""
     subject = trainer()
-    rank, facts = subject.accelerator.process_index, {"high": subject._batch().high}
+    rank, facts = subject.processes.index, {"high": subject.batch().high}
     for name, kind, settings in (
         ("clipped", Trainer, {**SHARP, "clip": 1e-3}),
         ("multi", Trainer, {"name": "superresnet-multi", "loss": {"x2/mse": 1.0}, "steps": 3}),
@@ -116,9 +117,9 @@ def together(out: Path) -> None:
     facts["refused"] = {
         "poisoned": refusal(lambda: trainer(Poisoned, out=out / "poisoned", save_freq=5).fit(progress=False)),
         "uneven": refusal(lambda: trainer(batch_size=5)),
-        "tuner": refusal(lambda: FineTuner(fresh, pictures(), config, validation=pictures(), judge=None)),
+        "tuner": refusal(lambda: FineTuner(fresh, pictures(), config, validation=pictures(), criterion=None)),
         "run": refusal(lambda: live.Run(subject)),
-        "compare": refusal(lambda: comparing.compare(["superresnet"], pictures(), pictures(), config, out)),
+        "compare": refusal(lambda: compare.compare(["superresnet"], pictures(), pictures(), config, out)),
         "gan": refusal(
             lambda: GANTrainer(
                 fresh,

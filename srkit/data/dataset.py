@@ -1,0 +1,334 @@
+"""Pictures ready for training: an ImageDataset cuts, flips and degrades batches where the pictures lie.
+
+A textbook data loader opens, shrinks and crops every picture again in every epoch. An ImageDataset decodes each
+picture once, keeps its bytes (a quarter of the floats) on the device, and makes a batch of (low, high) there by
+batched tensor operations. Lesson 01 compares it with the textbook's three ways.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srkit.data import sources
+from srkit.data.images import crop_to_multiple, degrade, dimensions, from_uint8, read, square, to_uint8
+from srkit.data.warping import Warp
+from srkit.settings import SRKitError, free_memory, unknown
+
+PLACES = ("auto", "device", "host", "disk")
+AT_ONCE = 64  # pictures that are decoded ahead of the one that is stored
+
+
+class Batch(NamedTuple):
+    """low (N, 3, h, w) and high (N, 3, scale * h, scale * w), float32 in [0, 1]."""
+
+    low: Tensor
+    high: Tensor
+
+
+class ImageDataset:
+    """Pictures as bytes, and batches cut from them; `dataset[i]` is (name, high).
+
+    Args:
+        pictures: uint8 (3, H, W) each; the sizes may differ.
+        names: one name per picture; numbers if not given.
+        device: where batches are made.
+        place: where the bytes lie. "device"; "host", pinned in memory for a GPU; "disk", a temporary file
+            mapped into memory, filled picture by picture; or "auto", the first of these with room: a
+            data set takes at most half of the memory that is free.
+        config: how `load_dataset` would make this data set again; empty for pictures of your own.
+        warp: batches warp their pictures; `pairs`, `dataset[i]` and what measures show them unwarped, squared to the
+            warp's size.
+
+    Attributes:
+        names, device, place, config, warp: as above.
+        pictures: uint8 (3, H, W) each, where they lie.
+        bytes: how many they are.
+        fingerprint: sha256 of all pixels and shapes, and the warp in words: two data sets that train alike have the
+            same.
+
+    Raises:
+        SRKitError: no pictures, or one that is not uint8 (3, H, W), or an unknown place.
+    """
+
+    def __init__(
+        self,
+        pictures: Iterable[Tensor],
+        names: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
+        place: str = "auto",
+        config: dict[str, Any] | None = None,
+        warp: Warp | None = None,
+    ) -> None:
+        self.device, self.config, self.warp = torch.device(device), dict(config or {}), warp
+        if place not in PLACES:
+            raise unknown("place", place, PLACES)
+        if place == "auto":
+            pictures = list(pictures)
+            place = choose_place(sum(picture.numel() for picture in pictures), self.device)
+        self.place = place
+        # One long row of bytes holds every picture, whatever its size: it moves and maps as a whole.
+        digest, shapes = hashlib.sha256(), []
+        rows = _rows(pictures, shapes, digest)
+        row = _on_disk(rows) if place == "disk" else torch.cat(list(rows))
+        if place == "device":
+            row = row.to(self.device)
+        elif place == "host" and self.device.type == "cuda":
+            row = row.pin_memory()  # only pinned memory is copied to a GPU while it computes
+        self.fingerprint = digest.hexdigest()
+        if warp:  # a training with another warp is another training: it must not resume from this one's checkpoint
+            self.fingerprint += f" warp {warp.strength:g} of {warp.size or 'crops'}"
+        self.bytes = row.numel()
+        self.names = list(names) if names is not None else [str(i) for i in range(len(shapes))]
+        parts = row.split([shape.numel() for shape in shapes])
+        self.pictures = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        if warp and warp.size:
+            self._narrowest = ("the view of a warp", warp.size, warp.size)
+        else:
+            index = min(range(len(shapes)), key=lambda i: min(shapes[i][1:]))
+            self._narrowest = (self.names[index], *shapes[index][1:])
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor]:
+        """The name, and the whole picture, high, as float32 (3, H, W) in [0, 1] on the device."""
+        high = from_uint8(self.pictures[index].to(self.device))
+        if self.warp and self.warp.size:
+            high = from_uint8(to_uint8(square(high, self.warp.size)))
+        return self.names[index], high
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        sizes = sorted({(p.shape[-1], p.shape[-2]) for p in self.pictures})
+        size = f"{sizes[0][0]} x {sizes[0][1]}" + (f" to {sizes[-1][0]} x {sizes[-1][1]}" if sizes[1:] else "")
+        warp = f", warp {self.warp.strength:g}" if self.warp else ""
+        where = f"{self.bytes / 1e6:.1f} MB on {self.place} for {self.device}"
+        return f"ImageDataset({len(self)} pictures, {size}, {where}{warp})"
+
+    def batch(
+        self,
+        step: int,
+        batch_size: int,
+        patch_size: int,
+        scale: int,
+        *,
+        seed: int = 0,
+        augment: bool = True,
+        centre: bool = False,
+        shard: slice = slice(None),
+    ) -> Batch:
+        """The training batch of one step: random patches, flipped and rotated, and their low.
+
+        A function of (seed, step) alone, on every device: whoever resumes at step 1000 gets the batch
+        that an uninterrupted run would have got. Each epoch shows each picture once, in a new order.
+
+        Args:
+            step: counted from 0.
+            batch_size: patches in the batch.
+            patch_size: side of high in pixels; must divide by `scale`.
+            scale: 2, 3 or 4.
+            seed: another seed, another order.
+            augment: flip and rotate each patch at random, one of the eight ways.
+            centre: cut the middle of each picture instead of a random place.
+            shard: which of the batch's patches to make; several processes share a batch so.
+
+        Raises:
+            SRKitError: the patch is larger than a picture, or does not divide by the scale.
+        """
+        self._check_patch_size(patch_size, scale)
+        pictures = [self.pictures[index] for index in self.indices(step, batch_size, seed)[shard]]
+        # Whoever makes a shard draws what the others draw, and takes its own.
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        where = torch.rand(batch_size, 2, generator=generator)[shard]
+        where = torch.full_like(where, 0.5) if centre else where
+        ways = torch.randint(8, (batch_size,), generator=generator)[shard]
+        if self.warp:
+            noise = torch.rand(batch_size, 8, generator=generator)[shard]
+            high = self.warp.patches(pictures, where, patch_size, noise, self.device)
+        else:
+            high = torch.stack([_cut(*pair, patch_size) for pair in zip(pictures, where.tolist(), strict=True)])
+            high = high.to(self.device, non_blocking=True)
+        if augment:
+            high = _dihedral(high, ways.to(self.device, non_blocking=True))
+        high = from_uint8(high)
+        return Batch(degrade(high, scale), high)
+
+    def pairs(self, scale: int, batch_size: int = 1) -> Iterator[Batch]:
+        """Every whole picture once, in order, as batches of up to `batch_size` of equal shape: for validation.
+
+        Each picture is cut to a multiple of `scale`.
+
+        Raises:
+            SRKitError: a picture is smaller than `scale`.
+        """
+        waiting: list[Tensor] = []
+        for name, high in self:
+            try:
+                high = crop_to_multiple(high, scale)
+            except SRKitError as error:
+                raise SRKitError(f"{name}: {error}") from None
+            if waiting and (len(waiting) == batch_size or waiting[0].shape != high.shape):
+                yield _pair(waiting, scale)
+                waiting = []
+            waiting.append(high)
+        yield _pair(waiting, scale)
+
+    def indices(self, step: int, batch_size: int, seed: int = 0) -> list[int]:
+        """Which pictures the batch of a step shows, by their index; arguments as in `batch`."""
+        places = range(step * batch_size, (step + 1) * batch_size)
+        return [_shuffled(len(self), seed, place // len(self))[place % len(self)] for place in places]
+
+    def always_whole(self, patch_size: int) -> bool:
+        """Whether batches of patches of this side show every picture whole, as long as nothing flips it."""
+        return not self.warp and all(picture.shape[1:] == (patch_size, patch_size) for picture in self.pictures)
+
+    def _check_patch_size(self, patch_size: int, scale: int) -> None:
+        if patch_size % scale:
+            nearest = patch_size - patch_size % scale
+            raise SRKitError(f"a patch size of {patch_size} does not divide by scale {scale}: try {nearest}")
+        name, height, width = self._narrowest
+        if patch_size > min(height, width):
+            where = f"{name} ({width} x {height})"
+            raise SRKitError(f"a patch of {patch_size} does not fit into {where}: choose a smaller one")
+
+
+def _rows(pictures: Iterable[Tensor], shapes: list[torch.Size], digest: Any) -> Iterator[Tensor]:
+    """The bytes of each picture; meanwhile its shape is noted, and both are digested."""
+    for picture in pictures:
+        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+            raise SRKitError(f"a data set holds uint8 (3, H, W), not {picture.dtype} {tuple(picture.shape)}")
+        shapes.append(picture.shape)
+        digest.update(repr(tuple(picture.shape)).encode())
+        digest.update(picture.cpu().contiguous().numpy().data)
+        yield picture.reshape(-1)
+    if not shapes:
+        raise SRKitError("a data set needs at least one picture")
+
+
+def _on_disk(rows: Iterable[Tensor]) -> Tensor:
+    """The rows one behind the other, in a temporary file without a name that is mapped into memory."""
+    try:
+        with tempfile.TemporaryFile(prefix="srkit-") as file:
+            for row in rows:
+                file.write(row.cpu().numpy().data)
+            return torch.from_numpy(np.memmap(file, np.uint8, "r+"))
+    except OSError as error:
+        where = f"{tempfile.gettempdir()}: no room for the pictures ({error.strerror})"
+        raise SRKitError(f"{where}: TMPDIR=… names another folder") from None
+
+
+def _cut(picture: Tensor, where: Sequence[float], patch_size: int) -> Tensor:
+    """The patch that lies so far down and right in the picture, both in [0, 1)."""
+    top = int(where[0] * (picture.shape[1] - patch_size + 1))
+    left = int(where[1] * (picture.shape[2] - patch_size + 1))
+    return picture[:, top : top + patch_size, left : left + patch_size]
+
+
+def _pair(highs: list[Tensor], scale: int) -> Batch:
+    high = torch.stack(highs)
+    return Batch(degrade(high, scale), high)
+
+
+@lru_cache(maxsize=8)
+def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator).tolist()
+
+
+def _dihedral(pictures: Tensor, ways: Tensor) -> Tensor:
+    """Turn each square picture one of eight ways: bit 1 flips it left-right, bit 2 up-down, bit 4 transposes."""
+    for bit, turned in ((1, lambda x: x.flip(3)), (2, lambda x: x.flip(2)), (4, lambda x: x.transpose(2, 3))):
+        chosen = (ways & bit).bool().view(-1, 1, 1, 1)
+        pictures = torch.where(chosen, turned(pictures), pictures)
+    return pictures
+
+
+def choose_place(size: int, device: torch.device | str) -> str:
+    """Where `size` bytes should lie for a device: the first of "device", "host" and "disk" with room."""
+    device = torch.device(device)
+    if size <= free_memory(device) // 2:
+        return "device"
+    return "host" if device.type == "cuda" and size <= free_memory() // 2 else "disk"
+
+
+def load_dataset(
+    source: str | Path,
+    split: str = "train",
+    *,
+    size: int | None = None,
+    train: int | None = None,
+    val: int | None = None,
+    test: int | None = None,
+    seed: int = 0,
+    mirror: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    place: str = "auto",
+    warp: float | None = None,
+) -> ImageDataset:
+    """Read one split of a data set or of a folder of your own into an ImageDataset.
+
+    Args:
+        source: a name that `srkit data` lists, or a folder.
+        split: "train", "val" or "test", as `sources.split` deals them out; or "all".
+        size: make every picture size x size: the shorter side is resized, the middle cut out. None
+            keeps the pictures as they are, whatever their sizes. A picture with a shorter side would be
+            enlarged, and its ground truth blurred: a line says which.
+        train, val, test, seed, mirror: see `sources.split`.
+        device, place: see `ImageDataset`.
+        warp: strength, 0 to 1, with which batches warp their pictures, see `warping.Warp`. None does not.
+
+    Raises:
+        SRKitError: an unknown source or split, no pictures, a picture that cannot be read.
+    """
+    paths = _paths(source, split, (train, val, test), seed, mirror)
+    config: dict[str, Any] = {"source": str(source), "split": split, "size": size}
+    config |= {"train": train, "val": val, "test": test, "seed": seed}
+    if warp is not None:
+        config["warp"] = warp
+    side = size if warp is None else None  # what warps keeps the pictures' own pixels
+    shapes = [dimensions(path) for path in paths]
+    if place == "auto":
+        place = choose_place(3 * sum(side**2 if side else height * width for height, width in shapes), device)
+    small = [path.name for path, shape in zip(paths, shapes, strict=True) if size and min(shape) < size]
+    if small:
+        shown = ", ".join(small[:3]) + (", …" if len(small) > 3 else "")
+        print(
+            f"{len(small)} of {len(paths)} pictures are smaller than {size} x {size} and enlarged, so that their "
+            f"ground truth is blurred: {shown}: leave them out, or choose a smaller size"
+        )
+
+    def decode(path: Path) -> Tensor:
+        picture = read(path)
+        return to_uint8(square(picture, side) if side else picture)
+
+    def decoded() -> Iterator[Tensor]:
+        with ThreadPoolExecutor() as pool:
+            for first in range(0, len(paths), AT_ONCE):
+                yield from pool.map(decode, paths[first : first + AT_ONCE])
+
+    views = None if warp is None else Warp(warp, size)
+    return ImageDataset(decoded(), [path.stem for path in paths], device, place, config, views)
+
+
+def _paths(source: str | Path, split: str, counts: tuple, seed: int, mirror: str | Path | None) -> list[Path]:
+    """The picture files of a split."""
+    if split not in (*sources.Split._fields, "all"):
+        raise unknown("split", split, (*sources.Split._fields, "all"))
+    if split == "all":
+        return sources.pictures(source, mirror=mirror)
+    paths = getattr(sources.split(source, *counts, seed=seed, mirror=mirror), split)
+    if not paths:
+        raise SRKitError(f"{source} has no {split} pictures: ask for another split, or for 'all'")
+    return paths

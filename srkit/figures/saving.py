@@ -1,0 +1,97 @@
+"""Writing a figure together with the facts behind it, so that a grader can compute it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from srkit.figures.pages import DPI
+from srkit.metrics import Table
+from srkit.models.pretrained import weights_sha256
+from srkit.settings import Setup, atomic_write
+from srkit.training import Trainer
+
+Subject = Trainer | nn.Module
+Subjects = Subject | Mapping[str, Subject] | None
+Tables = Table | Mapping[str, Table] | None
+
+
+def save(
+    fig: Figure, name: str, here: Setup, trainer: Subjects = None, table: Tables = None, show: bool = True
+) -> Path:
+    """Write figures/LESSON_NAME.png at 300 dpi with its provenance, and show it at a readable width.
+
+    The PNG's text chunks and the JSON file beside it say who made it, in which lesson, from which weights, pictures
+    and loss, with which measurements and versions.
+
+    Args:
+        fig: e.g. from `grid`, `comparison` or `curves`; a page becomes exactly 3600 x 3600 pixels.
+        name: the file's name without ".png"; the lesson's number is put before it.
+        here: from `setup()`.
+        trainer: whose model made the picture; several by name where it compares several, also pretrained models.
+        table: what `metrics.evaluate` measured; by the same names.
+        show: display the picture in the notebook.
+
+    Raises:
+        SRKitError: it could not be written.
+    """
+    path = here.figures / f"{here.lesson}_{name}.png"
+    facts = {**provenance(here, trainer, table), "shown": getattr(fig, "scores", [])}
+    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+    text |= {"Title": path.stem, "Software": f"srkit {facts['versions']['srkit']}"}
+    with atomic_write(path) as draft:
+        fig.savefig(draft, dpi=DPI, metadata=text)
+    with atomic_write(path.with_suffix(".json")) as draft:
+        draft.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    if os.environ.get("SRKIT_FIGURE_LOG"):  # srkit run reads here what a lesson exported
+        with open(os.environ["SRKIT_FIGURE_LOG"], "a", encoding="utf-8") as log:
+            log.write(f"{path.resolve()}\n")
+    if show:
+        from IPython import get_ipython
+        from IPython.display import Image, display
+
+        if get_ipython():
+            display(Image(filename=str(path), width=900))
+    return path
+
+
+def provenance(here: Setup, trainer: Subjects = None, table: Tables = None) -> dict[str, Any]:
+    """The facts behind a figure, as plain words and numbers; of several models each under "models"."""
+    facts: dict[str, Any] = {
+        "lesson": here.lesson,
+        "profile": here.profile.name,
+        "student": asdict(here.student),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "srkit": version("srkit")},
+    }
+    if isinstance(trainer, Mapping):
+        tables = table if isinstance(table, Mapping) else {}
+        return facts | {"models": {name: _about(one, tables.get(name)) for name, one in trainer.items()}}
+    return facts | _about(trainer, table if isinstance(table, Table) else None)
+
+
+def _about(subject: Subject | None, table: Table | None) -> dict[str, Any]:
+    """One model: what it is, its weights, what it was trained on and for if that is known, and what was measured."""
+    facts: dict[str, Any] = {}
+    if isinstance(subject, Trainer):
+        facts["model"] = {**getattr(subject.model, "config", {}), "step": subject.step_number}
+        facts["weights_sha256"] = weights_sha256(subject.result.state_dict())
+        facts["loss"] = subject.loss.weights
+        facts["moves"] = [move._asdict() for move in subject.history.moves]
+        facts["features"] = subject.loss.describe()
+        facts["data"] = {**subject.dataset.config, "fingerprint": subject.dataset.fingerprint}
+    elif subject is not None:
+        facts["model"] = getattr(subject, "config", {})
+        facts["weights_sha256"] = weights_sha256(subject.state_dict())
+    if table:
+        facts["metrics"] = table.to_dict()
+    return facts

@@ -1,0 +1,12 @@
+"""A training whose weights are moved by hand: `Run` trains in a thread, `show` puts sliders and curves around it:
+
+    run = live.Run(trainer, high)
+    board = live.show(run, here, presets={"MSE only": {"mse": 1}, "the paper's": {"mse": 1, "relu2_2": 0.05}})
+
+The training's thread writes numbers, the view reads them; neither waits for the other.
+"""
+
+from srkit.live.dashboard import Dashboard, show
+from srkit.live.run import Run, replay
+
+__all__ = ["Dashboard", "Run", "replay", "show"]

@@ -1,0 +1,293 @@
+"""Several networks under the same training, and one table of what each costs and what it gives (lesson 05).
+
+The same for all of them: pictures, order, patches, number of steps, and above all the input. `low` is `high` degraded
+by 4 in one go, the ground truth of the large output (x4) is `high`, that of the mid output (x2) is `high` degraded by
+2. At
+288 pixels: 72 in, 144 and 288 out. A network whose only output is the mid one is trained and measured on this very low,
+too (`HalvedDataset`), and so is bicubic.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from srkit import metrics, models
+from srkit.data import Batch, ImageDataset
+from srkit.data.images import degrade
+from srkit.models import scales_of
+from srkit.settings import SRKitError, Student, unknown
+from srkit.training.config import TrainConfig
+from srkit.training.devices import check_alone
+from srkit.training.trainer import Trainer
+
+SIX = tuple(name for name in models.PRESETS if name.startswith("superresnet"))  # the workshop's
+SKIP = "+skip"  # "superresnet-multi+skip": the same with skip=True
+SIDE = 72  # of low, in pixels, for which multiply-adds are counted
+OUTPUTS = {2: "mid", 4: "large"}
+
+
+class HalvedDataset(ImageDataset):
+    """The same dataset for an output of x2: high is half as large, low is that of the x4 networks."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self.__dict__.update(dataset.__dict__)  # the same bytes, not a copy of them
+        self.fingerprint = f"{dataset.fingerprint} halved"
+
+    def batch(self, step: int, batch_size: int, patch_size: int, scale: int, **options: Any) -> Batch:
+        """As ImageDataset's, with `patch_size` and `scale` of the half: the same patches of the same pictures."""
+        low, high = super().batch(step, batch_size, 2 * patch_size, 2 * scale, **options)
+        return Batch(low, degrade(high, 2))
+
+    def pairs(self, scale: int, batch_size: int = 1) -> Iterator[Batch]:
+        """As ImageDataset's."""
+        for low, high in super().pairs(2 * scale, batch_size):
+            yield Batch(low, degrade(high, 2))
+
+
+@dataclass(frozen=True)
+class Result:
+    """A network after its training, and what it costs and gives.
+
+    Attributes:
+        trainable, frozen: parameters that are trained, and those of a frozen network in it.
+        multiply_adds: for one picture of 72 x 72 pixels.
+        receptive_field: side in pixels of low, measured; one number per output.
+        epoch_seconds: time of the steps in which each training picture is shown once, without validation.
+        memory: of one step, in bytes; see `step_memory`.
+        tables: PSNR and SSIM by output: 2 (mid), 4 (large).
+    """
+
+    name: str
+    trainer: Trainer
+    trainable: int
+    frozen: int
+    multiply_adds: int
+    receptive_field: tuple[int, ...]
+    epoch_seconds: float
+    memory: int
+    tables: dict[int, metrics.Table]
+
+    def losses(self, scale: int) -> list[float]:
+        """The validation loss 1 / PSNR of the output at 2 (mid) or 4 (large), of each validation; [] without one."""
+        scales = scales_of(self.trainer.model)
+        if scale not in scales:
+            return []
+        level = f"x{scale}/" if len(scales) > 1 else ""
+        return self.trainer.history.series(f"val/{level}psnr")[1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain words and numbers."""
+        facts = {key: getattr(self, key) for key in ("name", "trainable", "frozen", "multiply_adds", "epoch_seconds")}
+        facts |= {"receptive_field": list(self.receptive_field), "memory": self.memory}
+        facts |= {"steps": self.trainer.step_number, "features": self.trainer.model.describe()}
+        losses = {word: self.losses(scale) for scale, word in OUTPUTS.items()}
+        return {**facts, "losses": losses, **_scores(self.tables)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found: a Result for each network, and bicubic's tables, on the same low."""
+
+    results: dict[str, Result]
+    bicubic: dict[int, metrics.Table]
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain words and numbers: notes, bicubic, networks; the validation losses of each, too."""
+        networks = [result.to_dict() for result in self.results.values()]
+        return {"notes": self.notes, "bicubic": _scores(self.bicubic), "networks": networks}
+
+    def rows(self) -> list[list[str]]:
+        """The table as words, the titles first and bicubic second; a dash where there is nothing."""
+        titles = ["network", "trainable", "frozen", "mult-adds / M", "receptive field", "s / epoch", "MB / step"]
+        titles += ["1/PSNR mid", "1/PSNR large", "dB mid", "SSIM mid", "dB large", "SSIM large"]
+        rows = [titles, ["bicubic", *["-"] * 8, *_words(self.bicubic)]]
+        for name, result in self.results.items():
+            cost = [f"{result.trainable:,}", f"{result.frozen:,}", f"{result.multiply_adds / 1e6:.0f}"]
+            cost += ["/".join(map(str, result.receptive_field)), f"{result.epoch_seconds:.2f}"]
+            cost += [f"{result.memory / 1e6:.1f}"]
+            losses = [result.losses(scale)[-1:] for scale in OUTPUTS]
+            words = [f"{last[0]:.4f}" if last else "-" for last in losses]
+            rows.append([name.removeprefix("superresnet-"), *cost, *words, *_words(result.tables)])
+        return rows
+
+    def __str__(self) -> str:
+        columns = list(zip(*self.rows(), strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in self.rows()]
+        return "\n".join([*lines, "", *self.notes])
+
+    def _repr_markdown_(self) -> str:
+        titles, *rows = ["| " + " | ".join(row) + " |" for row in self.rows()]
+        return "\n".join([titles, "|---" + "|---:" * 12 + "|", *rows, "", *(f"*{note}*  " for note in self.notes)])
+
+
+def available() -> list[str]:
+    """The workshop's six; without timm five, and a line says so."""
+    if importlib.util.find_spec("timm"):
+        return list(SIX)
+    print("superresnet-clip is left out: timm is not installed: pip install timm")
+    return [name for name in SIX if name != "superresnet-clip"]
+
+
+def compare(
+    names: Sequence[str],
+    dataset: ImageDataset,
+    validation: ImageDataset,
+    config: TrainConfig,
+    out: str | Path,
+    student: Student | None = None,
+) -> Comparison:
+    """Train networks one after another under the same training, and measure them.
+
+    Each trains in out/NAME and goes on from what it finds there: run again, it continues or, if all is done, only
+    measures.
+
+    Args:
+        names: presets of SuperResNet; with "+skip" behind, the same with skip=True.
+        dataset, validation: the pictures, (3, H, W) with H and W multiples of 4.
+        config: the training. `patch_size` is of the large output, half of it is cut for a network without one;
+            `feature_weights` are also those of the frozen networks; validation is every `val_freq` steps.
+        out: the folder.
+        student: who trains.
+
+    Raises:
+        SRKitError: before anything is trained: no name, an unknown one, weights or packages that are missing, a patch
+            that does not fit or not divide by 4.
+    """
+    check_alone("compare")
+    if not names:
+        raise SRKitError("nothing to compare: name at least one network")
+    made = {name: make(name, config) for name in names}  # all of them first: what is missing is said at once
+    trainers = {}
+    for name, model in made.items():
+        half = model.scale == 2
+        trainers[name] = Trainer(
+            model,
+            HalvedDataset(dataset) if half else dataset,
+            replace(config, patch_size=config.patch_size // 2) if half else config,
+            validation=HalvedDataset(validation) if half else validation,
+            out=Path(out) / name,
+            student=student,
+        )
+    results = {name: _train(name, trainer, validation) for name, trainer in trainers.items()}
+    bicubic = [measure(models.create("bicubic", scale), validation) for scale in OUTPUTS]
+    return Comparison(results, bicubic[0] | bicubic[1], _notes(list(trainers.values()), validation))
+
+
+def make(name: str, config: TrainConfig) -> nn.Module:
+    """A network of the comparison, its weights at their start: the same for the same seed.
+
+    Raises:
+        SRKitError: no preset of SuperResNet; weights or packages that are missing.
+    """
+    preset = name.removesuffix(SKIP)
+    if preset not in SIX:
+        raise unknown("network", name, SIX)
+    changes = {"feature_weights": config.feature_weights} if "features" in models.PRESETS[preset].arguments else {}
+    torch.manual_seed(config.seed)
+    return models.create(preset, **changes, **({"skip": True} if name.endswith(SKIP) else {}))
+
+
+def measure(model: nn.Module, pictures: ImageDataset) -> dict[int, metrics.Table]:
+    """PSNR and SSIM of each output on one and the same low: high degraded by 4, see the top of this file.
+
+    Args:
+        model: enlarges by 2, by 4, or by both.
+        pictures: high, (3, H, W) each, is cut to a multiple of 4.
+
+    Returns:
+        By output, 2 and 4, those that the model has.
+    """
+    halved = HalvedDataset(pictures)
+    return {scale: metrics.evaluate(model, halved if scale == 2 else pictures, scale) for scale in scales_of(model)}
+
+
+def _train(name: str, trainer: Trainer, validation: ImageDataset) -> Result:
+    model, config = trainer.model, trainer.config
+    print(f"{name}: {trainer.steps} steps on {trainer.device.type} in {trainer.precision}", flush=True)
+    trainer.fit(resume=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    trainable, frozen = models.count(model)
+    epoch = math.ceil(len(trainer.dataset) / config.batch_size)
+    return Result(
+        name,
+        trainer,
+        trainable,
+        frozen,
+        models.multiply_adds(model, SIDE, SIDE),
+        models.receptive_field(model),
+        trainer.seconds / max(1, trainer.step_number) * epoch,
+        step_memory(trainer),
+        measure(trainer.result, validation),
+    )
+
+
+def step_memory(trainer: Trainer) -> int:
+    """What one step takes in bytes, beside weights and pictures; the weights stay as they are.
+
+    On CUDA the peak of what is allocated, less what was allocated before. Elsewhere what autograd keeps of the forward
+    pass until the backward pass has used it, each tensor counted once, the weights left out.
+    """
+    batch, device = trainer.batch(), trainer.device
+    weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    trainer.model.train()
+    trainer.optimizer.zero_grad()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        trainer.backward(batch)
+        memory = torch.cuda.max_memory_allocated(device) - before
+    else:
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            trainer.backward(batch)
+        memory = sum(kept.values())
+    trainer.optimizer.zero_grad()
+    return memory
+
+
+def _notes(trainers: list[Trainer], validation: ImageDataset) -> list[str]:
+    """What one must know to read the table."""
+    first = trainers[0]
+    steps = sorted({trainer.step_number for trainer in trainers})
+    memory = "peak allocated" if first.device.type == "cuda" else "what autograd keeps for the backward pass"
+    features = dict.fromkeys(trainer.model.describe() for trainer in trainers if trainer.model.describe())
+    side = validation[0][1].shape[-1] // 4 * 4
+    return [
+        f"{' to '.join(map(str, steps))} steps of {first.config.batch_size} on {len(first.dataset)} pictures, "
+        f"measured on {len(validation)} others: {side // 4} in, {side // 2} (mid, x2) and {side} (large, x4) out, "
+        "the same low for all.",
+        f"Multiply-adds in millions at {SIDE} x {SIDE}; receptive field: side in pixels of low, for mid/large; "
+        f"s / epoch on {first.device.type} in {first.precision}; MB / step: {memory}.",
+        *(f"Features: {words}." for words in features),
+    ]
+
+
+def _words(tables: dict[int, metrics.Table]) -> list[str]:
+    words = []
+    for scale in OUTPUTS:
+        table = tables.get(scale)
+        words += [f"{table.psnr:.2f}", f"{table.ssim:.4f}"] if table else ["-", "-"]
+    return words
+
+
+def _scores(tables: dict[int, metrics.Table]) -> dict[str, Any]:
+    return {OUTPUTS[scale]: {"psnr": table.psnr, "ssim": table.ssim} for scale, table in tables.items()}

@@ -1,0 +1,60 @@
+"""What changes the weights: the optimiser, its learning rate over the steps, and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from srkit.settings import unknown
+from srkit.training.config import TrainConfig
+
+
+def make_optimizer(
+    config: TrainConfig, parameters: Iterable[nn.Parameter], device: torch.device
+) -> torch.optim.Optimizer:
+    """The optimiser that the settings name, in its fused form where there is one.
+
+    Raises:
+        SRKitError: torch.optim has none of that name.
+    """
+    known = [name for name in dir(torch.optim) if name[0].isupper() and name != "Optimizer"]
+    if config.optimizer not in known:
+        raise unknown("optimiser", config.optimizer, known)
+    fused = {"fused": True} if config.optimizer in ("Adam", "AdamW", "SGD") and device.type in ("cpu", "cuda") else {}
+    return getattr(torch.optim, config.optimizer)(parameters, lr=config.lr, **fused)
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """The learning rate of a step as a part of the full one: it rises from 0, then follows the schedule.
+
+    Args:
+        step: counted from 0.
+        steps: of the whole training.
+    """
+    rising = min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0
+    if config.schedule == "constant":
+        return rising
+    length = config.schedule_steps or steps
+    return rising * 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
+
+
+@torch.no_grad()
+def moving_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """One step of an exponential moving average: one operation for all weights, and no wait for the device.
+
+    Its memory grows with the steps, so that early weights, still bad, are soon forgotten.
+
+    Args:
+        average: changed in place; buffers (batch normalisation's statistics) become the model's.
+        decay: what is kept of the average at each step, in the long run.
+        step: counted from 0.
+    """
+    new = 1 - min(decay, (1 + step) / (10 + step)) if step else 1.0
+    torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+        list(average.parameters()), list(model.parameters()), new
+    )
+    if buffers := list(model.buffers()):
+        torch._foreach_copy_(list(average.buffers()), buffers)  # pyright: ignore[reportPrivateImportUsage]

@@ -1,0 +1,62 @@
+"""The trainings behind published numbers, in a few steps each: they run, say what they found, and publish it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import classic, perceptual, srgan, transfer
+from benchmarks.textbook import make_folder
+from srkit import models
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def photos(tmp_path, monkeypatch) -> str:
+    """A folder of ten small photographs; nothing is written outside the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "photos", 10)
+    return str(tmp_path / "photos")
+
+
+def published(name: str) -> dict:
+    """The provenance of a picture that was published."""
+    assert Path(f"figures/reference/{name}.jpg").exists()
+    return json.loads(Path(f"figures/reference/{name}.json").read_text())
+
+
+def test_classic_measures_every_seed_and_shows_the_median(photos):
+    options = classic.Options(seeds=(0, 1), steps=2, train_data=photos, test_data=photos, publish=True)
+    facts, text = classic.run(options)
+    assert set(facts["seeds"]) == {"0", "1"} and abs(facts["psnr"] - facts["bicubic"]) < 1
+    assert f"mean {facts['psnr']:.2f}" in text and published("comparison")["steps"] == 2
+    assert classic.run(options)[0]["seeds"] == facts["seeds"]  # trained already: only measured again
+
+
+def test_perceptual_gives_each_term_its_share(photos):
+    facts, text = perceptual.run(perceptual.Options(data=photos, feature_weights="random", steps=2))
+    assert set(facts["measured"]) == {"bicubic", "MSE", "MSE + VGG"} and "random" in text
+    weights = published("perceptual")["weights"]
+    assert weights["mse"] == 1 and min(weights.values()) > 0
+
+
+def test_srgan_compares_shares(photos, monkeypatch):
+    for name in ("srresnet-small", "srgan-small"):
+        preset, few = models.PRESETS[name], {"steps": 2, "batch_size": 2, "patch_size": 48}
+        monkeypatch.setitem(models.PRESETS, name, replace(preset, training={**preset.training, **few}))
+    weights = {"feature_weights": "random", "second_weights": "random"}
+    facts, _ = srgan.run(srgan.Options(data=photos, train=8, held_out=2, set5=photos, **weights, steps=2))
+    assert list(facts["measured"]) == ["bicubic", "SRResNet", "content alone", "GAN, 1%", "SRGAN", "GAN, 25%"]
+    assert published("srgan")["adversarial shares"] == published("srgan_tradeoff")["adversarial shares"]
+
+
+def test_transfer_compares_before_and_after_on_a_bundled_domain():
+    options = transfer.Options(data=("histology",), feature_weights="random", deepest="relu3_1")
+    options.training |= {"steps": 2, "batch_size": 2, "val_freq": 1}
+    facts, text = transfer.run(options)
+    assert set(facts["domains"]["histology"]) >= {"bicubic", "before", *transfer.ARMS}
+    assert "histology, warp" in text and len(published("transfer")["shown"]) == 2

@@ -1,0 +1,273 @@
+"""live.dashboard: the widgets reach the run, show all that it does and all that goes wrong; headless, one figure."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+import pytest
+import torch
+from conftest import photograph
+from PIL import Image
+
+from srkit import live, models, settings
+from srkit.live import dashboard
+from srkit.live.gallery import still
+from srkit.losses import PerceptualLoss, WeightedLoss
+from srkit.models.features import load_features
+from srkit.settings import SRKitError
+from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer
+
+SETTINGS = {"steps": 12, "batch_size": 2, "patch_size": 24, "log_freq": 2, "device": "cpu", "ema": 0.9}
+PRESETS = {"MSE only": {"mse": 1}, "paper's": {"mse": 1, "l1": 0.0125}, "detail": {"l1": 0.05, "lr": 2e-3}}
+
+
+@pytest.fixture
+def here(capsys):
+    return settings.setup("04", settings.Student("Ada", "1815"), "quick")
+
+
+@pytest.fixture
+def run(dataset):
+    torch.manual_seed(0)
+    loss = WeightedLoss({"mse": 1, "l1": 0})
+    trainer = Trainer(models.create("srcnn", scale=2, channels=(4, 4)), dataset, TrainConfig(**SETTINGS), loss)
+    run = live.Run(trainer, photograph(96, 120))
+    yield run
+    run.stop()
+    assert run.wait(30)
+
+
+@pytest.fixture
+def board(run, here, monkeypatch):
+    monkeypatch.delenv("SRKIT_HEADLESS", raising=False)
+    monkeypatch.setattr(dashboard, "display", lambda *shown: None)
+    return live.show(run, here, PRESETS)
+
+
+def widgets(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from widgets(child)
+
+
+def press(board, label):
+    """Press the button with this text."""
+    (button,) = [widget for widget in widgets(board.view) if getattr(widget, "description", None) == label]
+    button.click() if hasattr(button, "click") else setattr(button, "value", not button.value)
+
+
+def page(board) -> str:
+    """All the HTML that is seen."""
+    return "\n".join(widget.value for widget in widgets(board.view) if type(widget).__name__ == "HTML")
+
+
+def train(board):
+    board.run.start()
+    assert board.run.wait(60)
+    board.refresh()
+
+
+def test_sliders_reach_zero_and_every_preset_exactly(board):
+    labels = [slider.description for slider in board.sliders.values()]
+    assert labels == ["λ mse", "λ l1", "learning rate"] and "Far left is <b>off</b>" in page(board)
+    for term, slider in board.sliders.items():
+        values = [value for _, value in slider.options]
+        assert values == sorted(set(values)) and len(values) >= 24
+        assert (slider.options[0] == ("off", 0.0)) == (term != "lr")
+        assert {preset[term] for preset in PRESETS.values() if term in preset} <= set(values)
+    assert board.sliders["l1"].options[1][1] <= 0.05 / 68 and board.sliders["l1"].options[-1][1] >= 0.05 * 90
+
+
+def test_a_slider_moves_the_weight(board, run):
+    board.sliders["l1"].value = 0.05
+    board.sliders["mse"].index = 0
+    board.sliders["lr"].value = 2e-3
+    assert run.weights.snapshot() == {"mse": 0, "l1": 0.05, "lr": 2e-3} and not board.failure
+    train(board)
+    assert len(run.history.moves) == 3 and page(board).count('class="move"') == 1  # one graph, one step
+    assert "step 0: λ mse 1 → off" in page(board)
+
+
+def test_a_refused_weight_jumps_back_and_says_why(board, run):
+    board.sliders["mse"].index = 0
+    assert board.sliders["mse"].value == 1 == run.weights.snapshot()["mse"]
+    assert "every loss weighs 0" in page(board) and not board.failure
+    board.sliders["l1"].value = 0.05
+    assert "every loss weighs 0" not in page(board)  # a remark stays no longer than it is true
+
+
+def test_presets_apply_exactly_and_show_which_holds(board, run):
+    press(board, "detail")
+    assert run.weights.snapshot() == {"mse": 0, "l1": 0.05, "lr": 2e-3} and board.sliders["mse"].label == "off"
+    press(board, "paper's")
+    assert run.weights.snapshot() == {"mse": 1, "l1": 0.0125, "lr": 2e-3}
+    held = [w.description for w in widgets(board.view) if getattr(w, "button_style", "") == "info"]
+    assert held == ["paper's"]
+    run.weights.set(l1=0.0777)  # in a cell: seen on the slider
+    board.refresh()
+    assert board.sliders["l1"].value == 0.0777
+    board.sliders["l1"].index = 0
+    assert run.weights.snapshot()["l1"] == 0
+    with pytest.raises(SRKitError, match="did you mean 'detail'"):
+        board.apply("details")
+
+
+def test_own_presets_outlive_the_session(board, run, here):
+    board.sliders["l1"].value = 0.05
+    for name, answer in (("", "a name"), ("MSE only", "choose another"), (" my   <own> ", "my &lt;own")):
+        board._name.value = name
+        press(board, "save preset")
+        assert answer in page(board)
+    path = here.runs / "presets.json"
+    saved = json.loads(path.read_text())
+    assert saved == {"my <own>": {"mse": 1, "l1": 0.05}}
+    path.write_text(json.dumps({**saved, "of another lesson": {"relu1_2": 1}}))
+    again = live.Dashboard(run, here)
+    press(again, "my <own>")
+    assert list(again.presets.all()) == ["my <own>"] and run.weights.snapshot()["l1"] == 0.05
+    again.presets.save("second", run.weights.snapshot())
+    assert set(json.loads(path.read_text())) == {"my <own>", "of another lesson", "second"}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"mse": -1}}', '{"a": {"mse": "x"}}', "\xff"])
+def test_a_broken_presets_file_is_left_out_and_bad_presets_are_refused(run, here, text):
+    here.runs.mkdir(parents=True)
+    (here.runs / "presets.json").write_bytes(text.encode("latin-1"))
+    board = live.Dashboard(run, here, PRESETS)
+    assert list(board.presets.all()) == list(PRESETS) and "presets.json is damaged" in page(board)
+    for bad in ({"l2": 1}, {"mse": 0, "lr": 1e-3}):
+        with pytest.raises(SRKitError):
+            live.show(run, here, {"x": bad})
+
+
+def test_play_starts_pauses_and_stops(board, run):
+    run.trainer.steps = 10**6
+    play = board._play
+    play.playing = True
+    deadline = time.monotonic() + 30
+    while run.step < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    play.value = 2
+    assert run.state == "running" and "<b>running</b>" in page(board) and 'class="line"' in page(board)
+    play.playing = False
+    step = run.step
+    assert run.state == "paused" and "<b>paused</b>" in page(board) and f"step {step} of" in page(board)
+    play.playing = True
+    play.playing = False
+    play.value = 0
+    assert run.state == "stopped" and run.wait(0) and "stopped: Start goes on" in page(board)
+
+
+def test_the_heartbeat_ends_with_the_run_and_nothing_is_sent_without_news(board, run):
+    board._play.playing = True
+    assert run.wait(30)
+    board._play.value = 2
+    assert not board._play.playing and "<b>finished</b>" in page(board) and f"step {run.step} of 12" in page(board)
+    sent = []
+    for widget in widgets(board.view):
+        widget.observe(sent.append)
+    board.refresh()
+    assert sent == []
+
+
+def test_pictures_are_jpegs_of_one_size(board, run):
+    def sizes():
+        return {Image.open(io.BytesIO(image.value)).size for image in board._images.values()}
+
+    assert sizes() == {(336, 336)} and "dB at step 0" in page(board) and "bicubic" in page(board)
+    before = [image.value for image in board._images.values()]
+    train(board)
+    after = [image.value for image in board._images.values()]
+    assert before[0] == after[0] and before[1] != after[1] and before[2] == after[2]
+    assert f"{run.preview.psnr:.2f} dB at step 12" in page(board)
+    press(board, "whole picture")
+    assert sizes() == {(360, 288)}
+
+
+def test_the_gallery_keeps_model_weights_and_picture(board, run):
+    press(board, "keep this")
+    train(board)
+    press(board, "keep this")
+    first, second = board.gallery.kept
+    assert (first.step, second.step) == (0, 12) and first.weights == {"mse": 1, "l1": 0}
+    assert second.psnr == pytest.approx(run.preview.psnr, abs=0.05) and first.psnr != second.psnr
+    assert torch.equal(run.enlarge(second.model).output, second.output)
+    assert page(board).index("step 0 ·") < page(board).index("step 12 ·")
+    press(board, "clear the gallery")
+    assert board.gallery.kept == [] and "data:image/jpeg" not in page(board)
+
+
+def test_the_graded_figure_carries_moves_and_snapshots(board, here):
+    board.sliders["l1"].value = 0.05
+    train(board)
+    for _ in range(7):
+        board.keep()
+    press(board, "save the graded figure")
+    path = here.figures / "04_by_hand.png"
+    assert not board.failure and path.name in page(board) and Image.open(path).size == (3600, 3600)
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert facts["moves"] == [{"step": 0, "name": "l1", "old": 0, "new": 0.05}]
+    named = [entry["picture"] for entry in facts["shown"]]
+    assert named == ["bicubic", *(f"{n}, step 12" for n in (3, 4, 5, 6, 7)), "now, step 12"]
+    assert facts["shown"][-1]["weights_sha256"] == facts["weights_sha256"] == facts["shown"][1]["weights_sha256"]
+    assert facts["shown"][1]["loss"] == {"mse": 1, "l1": 0.05}
+
+
+def test_what_goes_wrong_in_the_thread_or_a_callback_is_shown(board, run, monkeypatch):
+    monkeypatch.setattr(board, "keep", lambda: {}["<lost>"])
+    press(board, "keep this")
+    assert "KeyError: &#x27;&lt;lost&gt;&#x27;</div>" in page(board)
+    run.trainer.step = lambda batch: 1 / 0
+    run.messages.append("out of memory")
+    train(board)
+    assert "<b>failed</b>" in page(board) and "ZeroDivisionError: division by zero</div>" in page(board)
+    assert "out of memory" in page(board)
+    monkeypatch.setattr(board, "_draw_sliders", lambda: [][0])  # even if the drawing is what fails
+    press(board, "MSE only")
+    assert "IndexError" in page(board)
+
+
+def test_headless_trains_with_the_last_preset_and_shows_one_figure(run, here, monkeypatch):
+    shown = []
+    monkeypatch.setenv("SRKIT_HEADLESS", "1")
+    monkeypatch.setattr(dashboard, "display", shown.append)
+    board = live.show(run, here, PRESETS)
+    assert run.state == "finished" and run.step == 12 and run.weights.snapshot() == {"mse": 0, "l1": 0.05, "lr": 2e-3}
+    (figure,) = shown
+    width, height = Image.open(io.BytesIO(figure.data)).size
+    assert figure.width == 900 and width >= 900 and 0.5 < height / width < 1
+    assert board.keep().step == 12
+
+
+def test_headless_raises_what_ended_the_training(run, here, monkeypatch):
+    monkeypatch.setenv("SRKIT_HEADLESS", "1")
+    run.trainer.step = lambda batch: 1 / 0
+    with pytest.raises(SRKitError, match="ZeroDivisionError"):
+        live.show(run, here, PRESETS)
+
+
+def test_captions_name_the_features_and_a_dashboard_needs_a_picture(dataset, here):
+    terms = PerceptualLoss(load_features("vgg16", ["relu1_2"], weights="random"))
+    loss = WeightedLoss({"mse": 1, "relu1_2": 0.01}, terms)
+    trainer = Trainer(models.create("srcnn", 2, channels=(4, 4)), dataset, TrainConfig(**SETTINGS), loss)
+    with pytest.raises(SRKitError, match="no picture"):
+        live.Dashboard(live.Run(trainer), here)
+    board = live.Dashboard(live.Run(trainer, photograph(48, 48)), here)
+    train(board)
+    _, layers = page(board).split("<figcaption>")[1:]
+    assert "VGG-16, random weights" in layers and not board.run.error
+    figure = still(board.run, board.gallery)
+    assert "features: VGG-16, random weights" in figure.get_supxlabel() and len(figure.get_axes()) == 5
+
+
+def test_a_gans_dashboard_says_its_diagnosis(dataset, here):
+    model = models.create("srresnet-small", 2, channels=8, blocks=1)
+    config = {**SETTINGS, "loss": {"mse": 1.0, "adversarial": 0.01}, "discriminator": 4, "from_scratch": True}
+    board = live.Dashboard(live.Run(GANTrainer(model, dataset, GANConfig(**config)), photograph(48, 48)), here)
+    train(board)
+    diagnosis = board.run.trainer.diagnose()[:10]
+    assert not board.run.error and diagnosis and diagnosis in page(board)
+    assert diagnosis in still(board.run, board.gallery).get_supxlabel()
+    assert "D(real) and D(output)" in page(board) and "adversarial" in board.sliders

@@ -1,0 +1,251 @@
+"""live.Run: moves reach the running training, are recorded, and can be replayed; a thread's end is never lost."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import torch
+from conftest import photograph
+
+from srkit import live, models
+from srkit.losses import PerceptualLoss, WeightedLoss
+from srkit.models.features import load_features
+from srkit.models.pretrained import weights_sha256
+from srkit.settings import SRKitError
+from srkit.training import FineTuner, TrainConfig, Trainer, checkpoint
+
+SETTINGS = {"steps": 10**6, "batch_size": 2, "patch_size": 16, "log_freq": 5, "device": "cpu", "ema": 0.9}
+
+
+def srcnn():
+    torch.manual_seed(0)
+    return models.create("srcnn", scale=2, channels=(8, 8))
+
+
+@pytest.fixture
+def make(dataset):
+    runs = []
+
+    def make(out=None, **changes):
+        config = TrainConfig(**{**SETTINGS, **changes})
+        runs.append(live.Run(Trainer(srcnn(), dataset, config, WeightedLoss({"mse": 1, "l1": 0}), out=out),
+                             photograph(40, 52)))  # fmt: skip
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.stop()
+        assert run.wait(30)
+
+
+def until(condition, seconds=30.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.002)
+
+
+def sha(model):
+    return weights_sha256(model.state_dict())
+
+
+def test_a_move_reaches_the_training_and_is_recorded(make):
+    run = make()
+    run.start()
+    until(lambda: run.step >= 3)
+    run.weights.set(l1=0.5, lr=2e-3)
+    until(lambda: len(run.history.moves) == 2)
+    step = run.step
+    until(lambda: run.step > step + 10)
+    run.stop()
+    assert run.wait(30) and run.state == "stopped"
+    moves = run.history.moves
+    assert {(m.name, m.old, m.new) for m in moves} == {("l1", 0, 0.5), ("lr", 1e-3, 2e-3)} and moves[0].step >= 3
+    steps, values = run.history.series("weighted/l1")
+    assert steps[0] > moves[0].step and all(value > 0 for value in values)
+
+
+def test_pause_freezes_and_resume_goes_on(make):
+    run = make()
+    run.start()
+    until(lambda: run.step >= 2)
+    run.pause()
+    with run.between_steps() as trainer, run.between_steps():  # one guest may come twice
+        frozen, weights = run.step, sha(trainer.model)
+    time.sleep(0.1)
+    assert run.state == "paused" and run.step == frozen and sha(run.trainer.model) == weights
+    assert not run.wait(0.01)
+    run.start()
+    until(lambda: run.step > frozen)
+
+
+def test_it_ends_by_itself_and_shows_the_last_picture(make):
+    run = make(steps=7)
+    first = run.preview
+    run.start()
+    assert run.wait(30) and run.state == "finished" and run.step == 7
+    assert first.step == 0 and run.preview.step == 7 and run.preview.output.shape == (3, 40, 52)
+    assert run.preview.psnr != first.psnr and run.pictures_per_second > 0
+    run.start()
+    assert run.state == "finished" and run.wait(0)
+    assert not [thread for thread in threading.enumerate() if thread.name == "srkit-run"]
+
+
+def test_stopped_it_is_saved_lets_others_in_and_can_go_on(make, tmp_path):
+    run = make(tmp_path / "run")
+    run.start()
+    run.stop()  # before the first step: there is nothing to save
+    assert run.wait(30) and (run.step or not (tmp_path / "run" / "last.pt").exists())
+    run.start()
+    until(lambda: run.step >= 3)
+    run.stop()
+    assert run.wait(30) and checkpoint.load(tmp_path / "run" / "last.pt")["step"] == run.step
+    again = make(tmp_path / "run")  # a cell that is run again
+    again.start()
+    until(lambda: again.step >= 3 or again.error)
+    assert again.state == "running", again.error
+    again.stop()
+    step = again.step
+    again.start()
+    until(lambda: again.step > step)
+
+
+def test_starting_and_stopping_from_many_threads_leaves_one_thread_and_a_true_state(make):
+    run = make()
+    generator = random.Random(0)
+
+    def meddle():
+        for _ in range(40):
+            generator.choice([run.start, run.stop, run.pause])()
+            time.sleep(generator.random() / 500)
+
+    meddlers = [threading.Thread(target=meddle) for _ in range(4)]
+    for thread in meddlers:
+        thread.start()
+    for thread in meddlers:
+        thread.join()
+    run.start()
+    step = run.step
+    until(lambda: run.step > step)
+    assert run.state == "running" and [t.name for t in threading.enumerate()].count("srkit-run") == 1
+    run.stop()
+    assert run.wait(30) and run.state == "stopped" and not run.error
+
+
+def test_replay_ends_in_the_same_weights(make):
+    run = make(steps=40)
+    run.weights.set(l1=0.1)  # before it begins is a move too
+    run.start()
+    for weight, step in ((0.7, 4), (0, 11)):
+        until(lambda step=step: run.step >= step)
+        run.weights.set(l1=weight, mse=1 + weight, lr=1e-3 + weight * 1e-3)
+    assert run.wait(60) and run.state == "finished"
+    twin = live.replay(run)
+    assert twin.step_number == 40 and twin.history.moves == run.history.moves and twin.out is None
+    assert {move.name for move in twin.history.moves} == {"l1", "mse", "lr"}
+    assert sha(twin.model) == sha(run.trainer.model) and sha(twin.result) == sha(run.trainer.result)
+
+
+def perceptual(dataset):
+    loss = WeightedLoss({"mse": 1, "relu1_2": 0}, PerceptualLoss(load_features("vgg16", ["relu1_2"], "random")))
+    return Trainer(srcnn(), dataset, TrainConfig(**{**SETTINGS, "steps": 8}), loss), "relu1_2"
+
+
+def tuner(dataset):
+    config = TrainConfig(**{**SETTINGS, "steps": 40, "val_freq": 2, "lr": 1e-3})
+    loss = WeightedLoss({"mse": 1, "l1": 0})
+    return FineTuner(srcnn(), dataset, config, loss, validation=dataset, criterion=loss, patience=2), "l1"
+
+
+@pytest.mark.parametrize("kind", [perceptual, tuner])  # a GAN's replay is tested with the GAN
+def test_replay_of_every_kind_of_trainer(kind, dataset):
+    trainer, term = kind(dataset)
+    run = live.Run(trainer, photograph(48, 48))
+    run.start()
+    until(lambda: run.step >= 3 or run.error)
+    run.weights.set(**{term: 0.3})
+    assert run.wait(60) and run.state == "finished", run.error
+    twin = live.replay(run)
+    assert type(twin) is type(trainer) and sha(twin.result) == sha(trainer.result)
+    assert [move.name for move in run.history.moves] == [term] and twin.history.moves == run.history.moves
+
+
+def test_a_failure_is_kept_with_its_last_lines(make):
+    run = make(lr=1e30, warmup=0, log_freq=1)
+    run.start()
+    assert run.wait(60) and run.state == "failed" and "no longer a number" in run.error and "\n" not in run.error
+
+
+@pytest.mark.parametrize("end", [ZeroDivisionError, SystemExit, KeyboardInterrupt, StopIteration])
+def test_a_thread_that_ends_otherwise_is_failed_too(make, end, tmp_path):
+    run = make(tmp_path / "run")
+
+    def leave(batch):
+        raise end
+
+    run.trainer.step = leave
+    run.start()
+    assert run.wait(30) and run.state == "failed" and end.__name__ in run.error
+    assert not run.trainer.folder.claimed
+
+
+def test_one_run_at_a_time_and_a_copy_of_its_model(make):
+    first = make()
+    first.start()
+    until(lambda: first.step >= 2)
+    copy, step = first.snapshot(), first.step
+    before = sha(copy)
+    until(lambda: first.step > step + 5)
+    make()
+    assert first.state == "stopped" and first.wait(0)
+    assert sha(copy) == before != sha(first.trainer.result) and not copy.training
+
+
+def test_bad_weights_are_refused_and_change_nothing(make):
+    run = make()
+    before = run.weights.snapshot()
+    for bad in ({"l1": -1}, {"l1": float("nan")}, {"mse": 0}, {"l2": 1}, {"lr": 0}):
+        with pytest.raises(SRKitError):
+            run.weights.set(**bad)
+    assert run.weights.snapshot() == before
+    with pytest.raises(SRKitError, match="not begun"):
+        live.replay(run)
+
+
+def test_out_of_memory_is_said_and_the_run_goes_on(make):
+    run = make(steps=5, batch_size=4)
+    forward = run.trainer.model.forward
+
+    def small_only(low):
+        if len(low) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+        return forward(low)
+
+    run.trainer.model.forward = small_only
+    run.start()
+    assert run.wait(30) and run.state == "finished", run.error
+    assert len(run.messages) == 1 and "out of memory" in run.messages[0]
+    assert run.history.moves == [(0, "accumulate", 1, 2)]
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_when_python_ends_is_saved(tmp_path):
+    script = f"""
+import torch
+from srkit import live, models
+from srkit.data import ImageDataset
+from srkit.training import TrainConfig, Trainer
+dataset = ImageDataset([torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8)])
+config = TrainConfig(steps=10**6, batch_size=1, patch_size=16, device="cpu")
+run = live.Run(Trainer(models.create("srcnn", 2, channels=(8, 8)), dataset, config, out={str(tmp_path / "run")!r}))
+run.start()
+while run.step < 2: pass
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] >= 2

@@ -1,0 +1,144 @@
+"""pretrained: what ships, checkpoints and other files by one way; read without ever running anything."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from typing import Any
+
+import pytest
+import torch
+
+from srkit import metrics, models
+from srkit.data import load_dataset
+from srkit.models import pretrained
+from srkit.models.pretrained import STAMP, load, model_of, read, weights_sha256
+from srkit.settings import SRKitError
+
+
+def one_line(call, *words) -> None:
+    """It raises one line that holds the words."""
+    with pytest.raises(SRKitError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert str(word) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_what_ships_does_what_its_card_says(name):
+    card = pretrained.card(name)
+    if card.get("needs") == "timm":
+        pytest.importorskip("timm", reason="it reads CLIP, which timm makes")
+    model = load(name)
+    assert not model.training and model.pretrained and next(model.parameters()).dtype == torch.float32
+    assert name == f"{card['config']['name']}-x{model.scale}" or card["config"]["name"] in name
+    photographs = load_dataset("bundled", "test", size=144)
+    here, bicubic = (
+        metrics.evaluate(m, photographs, model.scale) for m in (model, models.create("bicubic", model.scale))
+    )
+    told = [card["measured"][test]["psnr"] > card["bicubic"][test]["psnr"] for test in card["measured"]]
+    assert all(told) and here.psnr > bicubic.psnr
+
+
+def test_without_timm_clip_is_one_line(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    assert pretrained.card("superresnet-clip-x4")["needs"] == "timm"
+    one_line(lambda: load("superresnet-clip-x4"), "pip install timm")
+
+
+def test_names_that_nobody_knows(tmp_path):
+    one_line(lambda: load("srresnet-smal-x4"), "did you mean 'srresnet-small-x4'")
+    one_line(lambda: pretrained.card("srcnn-x5"), "srcnn")
+    one_line(lambda: load(tmp_path / "none.pt"), tmp_path / "none.pt", "no such file")
+
+
+def test_published_weights_are_found_and_checked(tmp_path):
+    model = models.create("srresnet", 2, channels=4, blocks=1)
+    path = pretrained.publish(model, "mine-x2", {"steps": 3}, tmp_path)
+    assert pretrained.names(tmp_path) == ["mine-x2"] and pretrained.card("mine-x2", tmp_path)["steps"] == 3
+    again = load(path)
+    assert again.pretrained and again.config == model.config
+    for key, value in model.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value.half().float() if value.is_floating_point() else value)
+    other = pretrained.publish(models.create("srresnet", 2, channels=4, blocks=1), "other-x2", {}, tmp_path)
+    shutil.copyfile(other, path)
+    one_line(lambda: load(path), path, "other weights than the card")
+
+
+# ---------------------------------------------------------------------------------- checkpoints
+
+
+def state(**changes: Any) -> dict[str, Any]:
+    """What a checkpoint holds of a model; None leaves a field out."""
+    model = models.create("srcnn", 2, channels=(8, 4))
+    fields = {"format": STAMP, "model_config": model.config, "model": model.state_dict(), "ema": None, "step": 3}
+    return {key: value for key, value in {**fields, **changes}.items() if value is not NotImplemented}
+
+
+def test_a_checkpoint_rebuilds_its_model_with_the_average_if_it_has_one(tmp_path):
+    whole = state()
+    average = {key: value + 1 for key, value in whole["model"].items()}
+    for given, weights in ((whole, whole["model"]), ({**whole, "ema": average}, average)):
+        torch.save(given, tmp_path / "last.pt")
+        model = load(tmp_path / "last.pt")
+        assert model.pretrained and not model.training and model.config["name"] == "srcnn"
+        assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
+    assert not model_of(state(step=0)).pretrained
+
+
+@pytest.mark.parametrize("changes, word", [
+    ({"format": "srkit checkpoint 1"}, "this srkit reads"),
+    ({"format": NotImplemented}, "another program"),
+    ({"model_config": {}}, "a model of your own"),
+    ({"model_config": {"architecture": "SRCN"}}, "did you mean 'SRCNN'"),
+    ({"model_config": {"architecture": "SRCNN", "scale": 2, "depth": 3}}, "cannot be built"),
+    ({"model_config": {"architecture": "SRCNN", "channels": [2000, 2000], "kernels": [99, 99, 9]}}, "parameters"),
+    ({"model_config": {"architecture": "SRCNN", "scale": 2}}, "do not fit"),
+    ({"model": {"extract.weight": torch.zeros(1)}}, "do not fit"),
+    ({"model": [1, 2]}, "do not fit"),
+    ({"model": {1: torch.zeros(1)}}, "do not fit"),
+    ({"ema": {"extract.weight": "text"}}, "do not fit"),
+])  # fmt: skip
+def test_checkpoints_that_make_no_model(changes, word, tmp_path):
+    torch.save(state(**changes), tmp_path / "last.pt")
+    one_line(lambda: load(tmp_path / "last.pt"), tmp_path / "last.pt", word)
+
+
+# ---------------------------------------------------------------------------------- the reader
+
+
+def test_files_that_are_none(tmp_path):
+    torch.save(state(), tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 255
+    pretrained.publish(models.create("srcnn", 2), "x", {}, tmp_path)
+    tensors = (tmp_path / "x.safetensors").read_bytes()
+    for content in (whole[: len(whole) // 2], b"not a checkpoint", b"", bytes(changed), tensors[:99], tensors[:-1]):
+        (tmp_path / "file.pt").write_bytes(content)
+        one_line(lambda: read(tmp_path / "file.pt"), tmp_path / "file.pt", "truncated")
+    torch.save(state(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert read(tmp_path / "old.pt")["step"] == 3
+    (tmp_path / "old.pt").write_bytes((tmp_path / "old.pt").read_bytes()[:-99])
+    one_line(lambda: read(tmp_path / "old.pt"), "truncated")
+
+
+def test_compressed_members_are_refused(tmp_path):
+    torch.save(state(), tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "packed.pt", "w") as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name), zipfile.ZIP_DEFLATED)
+    one_line(lambda: read(tmp_path / "packed.pt"), "packed.pt")
+
+
+def test_weights_sha256_tells_every_bit_name_and_shape():
+    weights = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
+    sha = weights_sha256(weights)
+    assert sha == weights_sha256(dict(reversed(weights.items())))
+    for changed in (
+        {**weights, "a": torch.zeros(3, 2)},
+        {"c": weights["a"], "b": weights["b"]},
+        {**weights, "b": -weights["b"]},
+    ):
+        assert weights_sha256(changed) != sha
