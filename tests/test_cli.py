@@ -11,8 +11,10 @@ from conftest import photograph
 from PIL import Image
 
 from srkit import __version__, cli, models
+from srkit.cli.train import Pictures, Train
 from srkit.cli.use import facts
 from srkit.data.images import read, write
+from srkit.models import pretrained
 from srkit.training import GANConfig, TrainConfig
 
 SMALL = ["--steps", 4, "--patch-size", 24, "--batch-size", 2, "--device", "cpu", "--log-freq", 2]
@@ -162,6 +164,13 @@ def test_start_must_be_of_the_network_that_is_named(call, pictures, tmp_path):
     assert found["data"]["warp"] == 0.5 and len(found["started from"]) == 64
 
 
+@pytest.mark.parametrize("name", [name for name in pretrained.names() if "clip" not in name])
+def test_every_pretrained_network_can_be_a_start(name):
+    preset, _, scale = name.removeprefix("srcnn-perceptual").rpartition("-x")
+    model = Train(preset or "srcnn", Pictures("bundled"), start=name).network(TrainConfig())
+    assert models.scales_of(model)[-1] == int(scale)
+
+
 def test_compare_trains_once_and_then_only_prints(call, pictures, tmp_path):
     words = ["--data", pictures, "--size", 32, *SMALL, "--feature-weights", "random", "--out", tmp_path / "out"]
     command = ("compare", "superresnet", "superresnet-vgg", *words, "--skip")
@@ -234,6 +243,9 @@ def test_upscale_a_folder(call, tmp_path):
     (folder / "c.png").unlink()
     status, out, err = call(*command)  # again: nothing is enlarged twice, nothing written anew
     assert status == 0 and out.count("exists already") == 3
+    write(photograph(8, 9, 5), folder / "b.png")
+    status, out, err = call(*command, "--overwrite")  # of b.jpg and b.png only one can be b_x2.png
+    assert status == 2 and "b.png" in err and err.count("\n") == 1
     for words in (("upscale", folder / "sub"), (*command, "-o", tmp_path / "one.png")):
         status, _, err = call(*words)
         assert status == 2 and err.count("\n") == 1

@@ -20,6 +20,7 @@ from srkit.cli.use import load
 from srkit.data import ImageDataset, load_dataset, sources
 from srkit.data.images import KERNELS
 from srkit.models import SuperResNet
+from srkit.models.convert import origin
 from srkit.settings import SRKitError, Student, choose_device, root, unknown
 from srkit.training import GANConfig, TrainConfig, Trainer, checkpoint, compare, devices, resuming
 
@@ -121,10 +122,12 @@ class Train:
         model = load(self.start, self.scale)
         own = getattr(model, "config", {})
         same = _arguments(own) == _arguments({"architecture": preset.architecture, **preset.arguments})
-        if not same or self.scale not in (None, model.scale):
+        converted = bool(origin(model)) and own["architecture"] == preset.architecture  # another project's
+        if not (same or converted) or self.scale not in (None, model.scale):
             wanted = f"{self.model} x{self.scale}" if same else self.model
             raise SRKitError(f"{self.start} holds {own['name']} x{model.scale}, not {wanted}: name that")
-        return models.rebuild(model, name=self.model, **({"frozen_norm": True} if self.frozen_norm else {}))
+        name = own["name"] if converted else self.model
+        return models.rebuild(model, name=name, **({"frozen_norm": True} if self.frozen_norm else {}))
 
     def folder(self, model: nn.Module) -> Path:
         """Where to write: nowhere that a training would be lost."""

@@ -122,10 +122,13 @@ class Upscale:
             raise SRKitError(
                 "name a picture to upscale" + (f"; only one fits into {file}" if file else ", or a folder")
             )
-        failed = False
+        failed, made = False, set()
         for path in paths:
             target = file or (self.out or path.parent) / f"{path.stem}_x{upscaler.scale}.png"
             try:
+                if target in made:
+                    raise SRKitError(f"{path}: {target} was made of another picture just now: rename one of the two")
+                made.add(target)
                 print(self.enlarge(upscaler, path, target), flush=True)
             except SRKitError as error:  # the others go on
                 failed = True
