@@ -1,1 +1,4 @@
-"""Benchmarks: the textbook's way against srkit's, side by side in one run. Never a test: timings are noisy."""
+"""Benchmarks: the textbook's way against srkit's in one run, and the trainings behind published numbers.
+
+Never a test: timings are noisy, and trainings long.
+"""

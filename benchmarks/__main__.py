@@ -1,11 +1,14 @@
-"""Every comparison of speed in one run: the textbook's way against srkit's, on this machine.
+"""Everything that takes time in one run: the textbook's way, an experienced student's and srkit's, on this machine.
 
-    uv run python -m benchmarks [--quick] [--only mse perceptual …] [--device cpu] [--json]
+    uv run python -m benchmarks [--brief] [--only mse perceptual …] [--device cpu] [--json]
 
-Prints each part's table, then one of all ratios. The whole run writes figures/reference/benchmark.json and .png; a run
-with --quick or --only writes to runs/benchmark. The share of the matrix peak is given where arithmetic is what counts,
-that of the memory bandwidth where the bytes that must be moved can be counted: in the pipeline. Elsewhere what is read
-and written depends on what the caches hold, and a share would be a guess.
+The sides take turns, each in a process of its own, and a ratio is the median of pairs. --brief compares steps of
+training alone (MSE, perceptual, GAN), in about three minutes on two processor cores. The whole run writes
+figures/reference/benchmark.json and .png, any other to runs/benchmark.
+
+srkit's share is given of the machine's best convolution where arithmetic is what counts, and of its memory bandwidth
+where the bytes that must be moved can be counted: in the data pipeline. Elsewhere what is read and written depends on
+what the caches hold, and a share would be a guess.
 """
 
 from __future__ import annotations
@@ -14,195 +17,131 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
-from benchmarks import gan, growth, mse, perceptual, pipeline, processes, upscaling
-from benchmarks.measure import machine
-from srkit.errors import unknown
-from srkit.profiles import choose_device
+from benchmarks import dashboard, growth, processes, steps, timing
+from benchmarks.timing import STUDENT, TEXTBOOK, Facts
+from srkit.course.lessons import KEEP_MEMORY
+from srkit.settings import atomic_write, choose_device, unknown
 
 REFERENCE, ELSEWHERE = Path("figures/reference"), Path("runs/benchmark")
-COMPARISONS = {"mse": mse, "perceptual": perceptual, "gan": gan, "pipeline": pipeline}
-PARTS = (*COMPARISONS, "upscaling", "processes", "growth")
+BRIEF = ("mse", "perceptual", "gan")
+PARTS = (*steps.COMPARISONS, "processes", "dashboard", "growth")
+COLOURS = {TEXTBOOK: "#3b75af", STUDENT: "#e08214"}
 
 
-@dataclass
-class Options:
-    """Measure the textbook's way against srkit's in everything that takes time."""
+@dataclass(kw_only=True)
+class Options(timing.Options):
+    """Measure the textbook's way and an experienced student's against srkit's in everything that takes time."""
 
-    only: tuple[str, ...] = PARTS
-    """Some of the parts."""
-    quick: bool = False
-    """A look at whether it runs, within a minute or so: the numbers mean little."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
-    json: bool = False
-    """Print JSON and nothing else."""
-    out: Path | None = None
-    """Where benchmark.json and benchmark.png go."""
-
-
-def measure(part: str, options: Options, about: dict) -> tuple[dict, str]:
-    """One part's facts, and its table."""
-    device = about["device"]
-    if part in COMPARISONS:
-        comparison = COMPARISONS[part].COMPARISON
-        settings = replace(comparison.defaults, device=device)
-        if options.quick:
-            settings = replace(settings, batch_sizes=(2,), steps=2, rounds=1, files=4)
-        facts = comparison.compare(settings, about)
-        return facts, comparison.table(facts)
-    if part == "growth":
-        few = {"batch_sizes": (1, 2), "sides": (60, 120), "pictures": (10, 100), "steps": 1} if options.quick else {}
-        facts = growth.compare(growth.Options(device=device, **few), about)
-        return facts, growth.table(facts)
-    if part == "upscaling":
-        few = {"megapixels": (0.25,), "rounds": 1} if options.quick else {}
-        facts = upscaling.compare(upscaling.Options(device=device, **few))
-        return facts, upscaling.table(facts)
-    few = {"batch_size": 1, "steps": 2, "rounds": 1} if options.quick else {}
-    facts = processes.compare(processes.Options(**few))
-    return facts, processes.table(facts)
+    only: tuple[str, ...] = PARTS  # some of the parts
+    brief: bool = False  # steps of training alone, each at one batch size: about three minutes on two processor cores
+    sizes: tuple[float, ...] = ()  # of batches, or pictures in megapixels, instead of each part's own
+    rounds: int = 5  # how often every side runs, in turn
+    seconds: float = 2.0  # that a turn takes at least
+    keep_memory: bool = False  # let srkit's processes keep freed memory, as `srkit run` lets those of the lessons
+    files: int = 48  # JPEG files to read
+    device: str = "auto"  # cpu, cuda, or auto
+    out: Path | None = None  # where benchmark.json and benchmark.png go
 
 
-def ratios(parts: dict[str, dict]) -> list[dict]:
-    """One row for each comparison with the textbook, from the facts of the parts.
-
-    Returns:
-        what: in words; unit; textbook and srkit: in that unit; ratio; share: srkit's, of the machine's best, which
-        `of` names; the last two None where nothing can be said.
-    """
-    titles = {"mse": "MSE step", "perceptual": "perceptual step", "gan": "GAN step", "pipeline": "data pipeline"}
-    rows = []
-    for part in (part for part in COMPARISONS if part in parts):
-        for row in parts[part]["rows"]:
-            first, *others = COMPARISONS[part].COMPARISON.sides
-            for side in others:
-                one, words = row[side], side.removeprefix("srkit").strip()
-                share = next((name for name in ("share_of_bandwidth", "share_of_bf16_peak") if name in one), None)
-                rows.append(
-                    {
-                        "what": f"{titles[part]}{', ' + words if words else ''}, batch {row['batch_size']}",
-                        "unit": "pictures/s",
-                        "textbook": row[first]["pictures_per_second"],
-                        "srkit": one["pictures_per_second"],
-                        "ratio": one["ratio"],
-                        "share": one[share] if share else None,
-                        "of": {"share_of_bandwidth": "memory bandwidth", "share_of_bf16_peak": "bf16 matrix peak"}.get(
-                            share
-                        ),
-                    }
-                )
-    for row in parts.get("upscaling", {}).get("rows", ()):
-        if row["ratio"]:
-            rates = {"textbook": row["textbook"], "srkit": row["tiles"]}
-            rows.append(
-                {
-                    "what": f"upscaling, {row['megapixels']:g} MP",
-                    "unit": "megapixels/s",
-                    **{side: found["megapixels_per_second"] for side, found in rates.items()},
-                    **{"ratio": row["ratio"], "share": None, "of": None},
-                }
-            )
-    return rows
+def compare(part: str, options: Options, about: Facts) -> Facts:
+    """One part's facts: rows, remarks, and more."""
+    rounds, seconds = options.rounds, options.seconds
+    if part in steps.COMPARISONS:
+        sizes = steps.COMPARISONS[part].sizes[:1] if options.brief else options.sizes
+        files, environment = 8 if options.brief else options.files, KEEP_MEMORY if options.keep_memory else None
+        return steps.compare(part, about, rounds, seconds, files, sizes, environment)
+    if part == "processes":
+        return processes.compare(rounds, seconds)
+    if part == "dashboard":
+        return dashboard.compare(about["device"], rounds, 5 * seconds)
+    return growth.compare(about["device"], few=rounds == 1)
 
 
-def summary(parts: dict[str, dict]) -> str:
-    """The table of all ratios."""
-    lines = [f"{'':44}{'textbook':>10}{'srkit':>10}  {'unit':14}{'ratio':>6}   srkit's share"]
-    for row in ratios(parts):
-        share = f"{row['share']:6.0%} of the {row['of']}" if row["share"] is not None else ""
-        rates = f"{row['textbook']:10.2f}{row['srkit']:10.2f}  {row['unit']:14}"
-        lines.append(f"{row['what']:44}{rates}{row['ratio']:6.2f}   {share}")
-    if "processes" in parts:
-        found = parts["processes"]
-        lines.append(
-            f"two processes together: {found['of_ceiling']:.2f} of two that exchange nothing, "
-            f"{found['per_process']:.2f} of one alone in each"
-        )
-    return "\n".join(lines)
-
-
-def draw(facts: dict, path: Path) -> None:
+def draw(facts: Facts, path: Path) -> None:
     """The ratios as bars, and how a step's time grows; 1200 pixels wide."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator
-
-    rows, curves = ratios(facts["parts"]), facts["parts"].get("growth", {}).get("curves", {})
-    height = 1.2 + 0.42 * max(len(rows), 1)
+    rows, curves = facts["rows"], facts["parts"].get("growth", {}).get("curves", {})
+    height = 1.4 + 0.6 * max(len(rows), 1)
     fig = Figure(figsize=(12, height + (4.2 if curves else 0)), dpi=100, facecolor="white", layout="constrained")
-    top, bottom = fig.subfigures(2, 1, height_ratios=[height, 4.2]) if curves else (fig, None)
+    top, bottom = fig.subfigures(2, 1, height_ratios=[height, 4.2], squeeze=False)[:, 0] if curves else (fig, None)
     ax = top.subplots()
-    bars = ax.barh([row["what"] for row in rows], [row["ratio"] for row in rows], color="#3b75af")
-    labels = [
-        f"{row['ratio']:.2f}   ({_rate(row['textbook'])} → {_rate(row['srkit'])} {row['unit']})"
-        + (f", {row['share']:.0%} of the {row['of']}" if row["share"] is not None else "")
-        for row in rows
-    ]
-    ax.bar_label(bars, labels, padding=4, fontsize=11)
+    for offset, (side, colour) in zip((-0.2, 0.2), COLOURS.items(), strict=True):
+        told = [(number, row) for number, row in enumerate(rows) if side in row["ratio"]]
+        places, ratios = [number + offset for number, _ in told], [row["ratio"][side] for _, row in told]
+        bars = ax.barh(places, ratios, height=0.38, color=colour, label=f"times as fast as the {side}")
+        ax.bar_label(bars, [label(row, side) for _, row in told], padding=4, fontsize=10)
+    ax.set_yticks(range(len(rows)), [row["what"] for row in rows], fontsize=11)
     ax.axvline(1, color="black", linewidth=0.8, linestyle="--")
-    ax.set_xlim(0, 2.2 * max((row["ratio"] for row in rows), default=1))
-    ax.set_xlabel("times as fast as the textbook's way (dashed: as fast)", fontsize=11)
-    ax.tick_params(labelsize=11)
+    ax.set_xlim(0, 2.2 * max((ratio for row in rows for ratio in row["ratio"].values()), default=1))
     ax.invert_yaxis()
     ax.spines[["top", "right"]].set_visible(False)
-    about = facts["machine"]
-    ax.set_title(
-        f"{about.get('gpu', about['cpu'])}, {about['threads']} threads, torch {about['torch']}", loc="left", fontsize=12
-    )
-    for ax, (axis, points) in zip(bottom.subplots(1, 3, sharey=True) if curves else (), curves.items(), strict=True):
+    ax.legend(frameon=False, loc="lower right")
+    ax.set_title(timing.described(facts["machine"]), loc="left", fontsize=11)
+    if bottom:
+        draw_growth(bottom.subplots(1, 3, sharey=True), facts["parts"]["growth"])
+    with atomic_write(path) as draft:
+        fig.savefig(draft)
+
+
+def draw_growth(axes, found: Facts) -> None:
+    """A step's time along each axis, in three log-log plots."""
+    for ax, (axis, points) in zip(axes, found["curves"].items(), strict=True):
         x, y = ([point[name] for point in points] for name in (axis, "seconds"))
-        ax.loglog(x, y, "o-", color="#3b75af")
+        ax.loglog(x, y, "o-", color=COLOURS[TEXTBOOK])
         ax.set_xticks(x, [str(value) for value in x], minor=False)
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.set_xlabel(growth.AXES[axis], fontsize=11)
-        slope = facts["parts"]["growth"]["exponents"][axis]
-        ax.set_title(f"grows with the power {slope:.2f}", fontsize=11)
+        ax.set_title(f"grows with the power {found['exponents'][axis]:.2f}", fontsize=11)
         ax.grid(alpha=0.3)
-        if axis == "batch_size":
-            ax.set_ylabel("seconds of an MSE step", fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path)
+    axes[0].set_ylabel("seconds of an MSE step", fontsize=11)
 
 
-def _rate(value: float) -> str:
-    """With three digits, or all that stand before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def label(row: Facts, side: str) -> str:
+    """What stands at the end of a bar."""
+    before, after = (
+        f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in (row["rate"][side], row["rate"]["srkit"])
+    )
+    share = f", {row['share']:.0%} of the {row['of']}" if side == TEXTBOOK and "share" in row else ""
+    return f"{row['ratio'][side]:.2f}   ({before} → {after} {row['unit']}){share}"
 
 
-def main(arguments: list[str] | None = None, say: Callable[[str], None] = print) -> None:
-    """The command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = tyro.cli(Options, args=arguments, prog="python -m benchmarks")
-    for part in options.only:
+def run(options: Options) -> tuple[Facts, str]:
+    """All the parts that are asked for.
+
+    Raises:
+        SRKitError: an unknown part.
+    """
+    names = tuple(part for part in options.only if part in BRIEF) if options.brief else options.only
+    for part in names:
         if part not in PARTS:
-            raise SystemExit(str(unknown("part", part, PARTS)))
-    about = machine(choose_device(options.device).type)
+            raise unknown("part", part, PARTS)
+    about = timing.machine(choose_device(options.device).type)
     parts = {}
-    for part in options.only:
-        print(f"{part} …", file=sys.stderr, flush=True)
-        parts[part], text = measure(part, options, about)
-        if not options.json:
-            say(text + "\n")
+    for part in names:
+        timing.log(f"{part} …")
+        parts[part] = compare(part, options, about)
     facts = {
-        "command": shlex.join(["python", "-m", "benchmarks", *arguments]),
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "date": time.strftime("%Y-%m-%d"),
         "machine": about,
-        "ratios": ratios(parts),
-        "parts": {name: {key: value for key, value in one.items() if key not in about} for name, one in parts.items()},
+        "rows": [row for one in parts.values() for row in one.pop("rows")],
+        "remarks": [remark for one in parts.values() for remark in one.pop("remarks", ())],
+        "parts": {name: one for name, one in parts.items() if one},
     }
-    whole = set(options.only) == set(PARTS) and not options.quick
+    whole = set(names) == set(PARTS) and options.rounds > 1 and not options.sizes
     folder = options.out or (REFERENCE if whole else ELSEWHERE)
     draw(facts, folder / "benchmark.png")
-    (folder / "benchmark.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    say(json.dumps(facts, indent=2) if options.json else summary(parts))
+    with atomic_write(folder / "benchmark.json") as draft:
+        draft.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return facts, f"{timing.described(about)}\n{timing.table(facts)}"
 
 
 if __name__ == "__main__":
-    main()
+    timing.command(Options, run, "benchmarks")

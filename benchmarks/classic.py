@@ -2,86 +2,84 @@
 
     uv run python -m benchmarks.classic [--model srcnn915] [--scale 3] [--seeds 0 1 2] [--out runs/classic] [--json]
 
-Seeds already trained in OUT are only measured again; a training that was stopped goes on.
+Seeds already trained in OUT are only measured again; a training that was stopped goes on. --publish writes the
+README's first picture, figures/reference/comparison.jpg, by the median seed, and its provenance.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-import tyro
 
+from benchmarks import published, timing
+from benchmarks.timing import Facts
 from srkit import metrics, models
-from srkit.banks import open_bank
+from srkit.data import load_dataset
+from srkit.settings import choose_device
 from srkit.training import TrainConfig, Trainer
 
+PICTURE, FACE = "astronaut", (178, 84, 96)
 
-@dataclass
-class Options:
+
+@dataclass(kw_only=True)
+class Options(timing.Options):
     """Train a preset on T91 and measure it on Set5, over several seeds."""
 
-    model: str = "srcnn915"
-    """A preset; its own training settings are used."""
-    scale: int = 3
-    """2, 3 or 4."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """One training each."""
-    train_data: str = "t91"
-    """A data set or a folder."""
-    test_data: str = "set5"
-    """A data set or a folder."""
-    out: Path = Path("runs/classic")
-    """Where the checkpoints go."""
-    json: bool = False
-    """Print JSON and nothing else."""
+    model: str = "srcnn915"  # a preset; its own training settings are used
+    scale: int = 3  # 2, 3 or 4
+    seeds: tuple[int, ...] = (0, 1, 2)  # one training each
+    steps: int | None = None  # of each training; the preset's if not given
+    train_data: str = "t91"  # a data set or a folder
+    test_data: str = "set5"  # a data set or a folder
+    publish: bool = False  # write the README's first picture
+    out: Path = Path("runs/classic")  # where the checkpoints go
 
 
 def train(options: Options, seed: int) -> Trainer:
     """One training to its end, or on from where it was stopped."""
-    config = replace(TrainConfig(**models.PRESETS[options.model].training), seed=seed)
+    config = TrainConfig(**{**models.PRESETS[options.model].training, "seed": seed})
+    config = replace(config, steps=options.steps or config.steps)
+    torch.manual_seed(seed)
+    model = models.create(options.model, options.scale)
+    dataset = load_dataset(options.train_data, "train", val=0, test=0, device=choose_device())
     out = options.out / f"{options.model}-x{options.scale}-seed{seed}"
-    if (out / "last.pt").exists():
-        trainer = Trainer.resume(out / "last.pt", **asdict(config))
-    else:
-        torch.manual_seed(seed)
-        model = models.create(options.model, options.scale)
-        bank = open_bank(options.train_data, "train", val=0, test=0)
-        trainer = Trainer(model, bank, config, out=out)
-    trainer.fit(progress=not options.json)
-    return trainer
+    return published.train(Trainer(model, dataset, config, out=out), not options.json)
 
 
-def main() -> None:
-    options = tyro.cli(Options, prog="python -m benchmarks.classic")
-    test = open_bank(options.test_data, "all")
-    bicubic = metrics.evaluate(models.create("bicubic", options.scale), test, options.scale)
-    rows = []
+def run(options: Options) -> tuple[Facts, str]:
+    """Every seed's training, and what it reaches."""
+    test, scale = load_dataset(options.test_data, "all"), options.scale
+    bicubic = metrics.evaluate(models.create("bicubic", scale), test)
+    trainers, rows = {}, {}
     for seed in options.seeds:
-        trainer = train(options, seed)
-        table = metrics.evaluate(trainer.result, test, options.scale)
-        row = {"seed": seed, "steps": trainer.step_number, "seconds": trainer.seconds, "psnr": table.psnr}
-        rows.append({**row, "ssim": table.ssim})
-    scores = [row["psnr"] for row in rows]
+        trainers[seed] = trainer = train(options, seed)
+        found = published.measured(metrics.evaluate(trainer.result, test))
+        rows[str(seed)] = {"steps": trainer.step_number, "seconds": trainer.seconds, **found}
+    scores = [row["psnr"] for row in rows.values()]
     facts = {
-        "benchmark": "classic",
-        **{"model": options.model, "scale": options.scale, "bicubic": bicubic.psnr},
-        **{"psnr": mean(scores), "spread": stdev(scores) if len(scores) > 1 else 0.0, "rows": rows},
+        **{"model": options.model, "scale": scale, "bicubic": bicubic.psnr},
+        **{"psnr": mean(scores), "spread": stdev(scores) if len(scores) > 1 else 0.0, "seeds": rows},
     }
-    if options.json:
-        print(json.dumps(facts, indent=2))
-        return
-    print(
-        f"{options.model} x{options.scale}, {options.train_data} → {options.test_data}, bicubic {bicubic.psnr:.2f} dB"
+    if options.publish:
+        middle = sorted(trainers, key=lambda seed: rows[str(seed)]["psnr"])[len(scores) // 2]
+        methods = published.interpolations(scale, ("nearest", "bilinear", "bicubic"))
+        methods["SRCNN"] = trainers[middle].result.cpu()
+        pages = published.comparison(methods, PICTURE, FACE, scale)
+        provenance = {
+            "command": "python -m benchmarks.classic",
+            "picture": PICTURE,
+            **published.about(trainers[middle]),
+        }
+        published.publish(pages, "comparison", {**provenance, "measured": pages.scores})
+    title = (
+        f"{options.model} x{scale}, {options.train_data} → {options.test_data}, bicubic {bicubic.psnr:.2f} dB; by seed"
     )
-    print("seed  steps  seconds  PSNR / dB    SSIM")
-    for row in rows:
-        print(f"{row['seed']:4}  {row['steps']:5}  {row['seconds']:7.0f}  {row['psnr']:9.2f}  {row['ssim']:.4f}")
-    print(f"mean {facts['psnr']:24.2f}  ± {facts['spread']:.2f}")
+    mean_line = f"mean {facts['psnr']:.2f} ± {facts['spread']:.2f} dB"
+    return facts, "\n".join([title, published.table(rows), mean_line])
 
 
 if __name__ == "__main__":
-    main()
+    timing.command(Options, run, "benchmarks.classic")

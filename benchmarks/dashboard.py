@@ -1,61 +1,66 @@
-"""What the dashboard costs: the perceptual step in a thread, alone, and watched at two refreshes a second.
+"""What the dashboard costs: the perceptual step in a live run's thread, alone, and watched at two refreshes a second.
 
-    uv run python -m benchmarks.dashboard [--batch-sizes 4] [--steps 10] [--rounds 5] [--json]
-
-The step is that of `benchmarks.perceptual`. Watched means all that a refresh does in the kernel: the curves drawn, the
-preview computed and packed; the browser, a process of its own, is not counted. The ratio is watched / alone.
+Watched means all that a refresh does in the kernel: the curves drawn, the preview computed and packed; the browser, a
+process of its own, is not counted. One run takes turns with itself. Part of the one run:
+`python -m benchmarks --only dashboard`.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import perceptual
-from benchmarks.steps import Comparison, Options
+from benchmarks.steps import Place, perceptual
+from benchmarks.textbook import make_folder
+from benchmarks.timing import Facts, paired_ratio
 from srkit import live
-from srkit.dashboard import Dashboard
-from srkit.errors import SRKitError
-from srkit.profiles import Setup, Student, choose_device, current_profile
+from srkit.settings import Setup, SRKitError, Student, choose_device, current_profile
 
 INTERVAL = 0.5  # seconds between two refreshes, as the dashboard's heartbeat has it
 
 
-def alone(folder: Path, batch_size: int, steps: int, device: str) -> Iterator[int]:
-    run = live.Run(perceptual.srkit(folder, batch_size, steps, device))
-    yield from _watch(run, lambda: None)
+def compare(device: str, rounds: int, seconds: float, batch_size: int = 4) -> Facts:
+    """The rate of a run that is watched as a part of that of the same run alone; the median of pairs."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_folder(Path(folder) / "jpeg", 8)
+        trainer = perceptual(Place(Path(folder) / "jpeg", batch_size, device))
+        run = live.Run(trainer, trainer.dataset[0][1])
+        here = Setup(
+            "benchmark", current_profile("quick"), choose_device(device), Student(), Path(folder), Path(folder)
+        )
+        view = live.Dashboard(run, here)
+        run.start()
+        try:
+            rate(run, view.refresh, 0.0)  # warms up
+            turns = [(rate(run, None, seconds), rate(run, view.refresh, seconds)) for _ in range(rounds)]
+        finally:
+            run.stop()
+            run.wait()
+    alone, watched = ([{"rate": turn[side]} for turn in turns] for side in (0, 1))
+    ratio = paired_ratio(watched, alone)
+    return {"ratio": ratio, "rows": [], "remarks": [f"watched by the dashboard: {ratio:.2f} of the rate alone"]}
 
 
-def watched(folder: Path, batch_size: int, steps: int, device: str) -> Iterator[int]:
-    trainer = perceptual.srkit(folder, batch_size, steps, device)
-    run = live.Run(trainer, trainer.bank[0][1])
-    here = Setup("benchmark", current_profile("quick"), choose_device(device), Student(), folder, folder)
-    yield from _watch(run, Dashboard(run, here).refresh)
-
-
-def _watch(run: live.Run, refresh) -> Iterator[int]:
-    """The run's steps, as they are done."""
-    run.start()
-    done, due = 0, time.perf_counter()
-    while done < run.trainer.steps and not run.error:
-        if time.perf_counter() >= due:
+def rate(run: live.Run, refresh: Callable[[], None] | None, seconds: float) -> float:
+    """Steps a second, from the end of one step to the end of another at least `seconds` later."""
+    first, start, due = next_step(run), time.perf_counter(), 0.0
+    while True:
+        now = time.perf_counter()
+        if refresh and now >= due:
             refresh()
-            due += INTERVAL
-        while done < run.step:
-            done += 1
-            yield done
+            due = now + INTERVAL
+        if now - start >= seconds:
+            return (next_step(run) - first) / (time.perf_counter() - start)
         time.sleep(0.02)
-    if run.error:
-        raise SRKitError(run.error)
 
 
-COMPARISON = Comparison(
-    "benchmarks.dashboard",
-    "The perceptual step in a thread, alone and watched",
-    {"alone": alone, "watched": watched},
-    {"alone": perceptual.COMPARISON.flops["srkit"], "watched": perceptual.COMPARISON.flops["srkit"]},
-)
-
-if __name__ == "__main__":
-    COMPARISON.main(Options(batch_sizes=(4,), steps=10, rounds=5))
+def next_step(run: live.Run) -> int:
+    """Wait until the run has done another step; returns how many it has done."""
+    before = run.step
+    while run.step == before:
+        if run.error:
+            raise SRKitError(run.error)
+        time.sleep(0.002)
+    return run.step

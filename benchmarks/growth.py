@@ -1,59 +1,39 @@
 """How a training step's cost grows: with the batch, with the pictures' size, and with the number of pictures.
 
-    uv run python -m benchmarks.growth [--batch-sizes 1 2 4 8 16 32] [--sides 60 120 240 480] [--json]
-
 The MSE step of srkit's Trainer, with the course's SRCNN (9-5-5, x2). Cost per pixel should fall while there are too few
-pixels to keep the machine busy, and then stay; with the number of pictures in the bank nothing should grow.
+pixels to keep the machine busy, and then stay; with the number of pictures in the dataset nothing should grow. Part of
+the one run: `python -m benchmarks --only growth`.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
 from statistics import median
 
 import torch
-import tyro
 
-from benchmarks.measure import machine, synchronize
 from benchmarks.textbook import SCALE, SIDE
+from benchmarks.timing import Facts, synchronize
 from srkit import models
-from srkit.banks import Bank
-from srkit.profiles import choose_device
+from srkit.data import ImageDataset
 from srkit.training import TrainConfig, Trainer
 
+AXES = {
+    "batch_size": "pictures in a batch",
+    "side": "side of a picture / pixels",
+    "pictures": "pictures in the dataset",
+}
+VALUES = {"batch_size": (1, 2, 4, 8, 16, 32), "side": (60, 120, 240, 480), "pictures": (10, 30, 100, 300, 1000)}
 BATCH = 4  # where something else is varied
-AXES = {"batch_size": "pictures in a batch", "side": "side of a picture / pixels", "pictures": "pictures in the bank"}
 
 
-@dataclass
-class Options:
-    """Measure how the cost of an MSE step grows."""
-
-    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    """Pictures in a batch, of 240 x 240."""
-    sides: tuple[int, ...] = (60, 120, 240, 480)
-    """Sides of the pictures, four in a batch."""
-    pictures: tuple[int, ...] = (10, 30, 100, 300, 1000)
-    """Pictures in the bank, four in a batch."""
-    steps: int = 5
-    """Steps of which the median is taken, after two that warm up."""
-    device: str = "auto"
-    """cpu, cuda, or auto."""
-    json: bool = False
-    """Print JSON and nothing else."""
-
-
-def seconds(options: Options, batch_size: int = BATCH, side: int = SIDE, pictures: int = 10) -> float:
-    """The median time of a step."""
-    device = choose_device(options.device).type
-    dice = torch.Generator().manual_seed(0)
-    bytes_ = torch.randint(0, 256, (pictures, 3, side, side), dtype=torch.uint8, generator=dice)
-    config = TrainConfig(steps=options.steps + 2, batch_size=batch_size, crop=side, device=device)
-    trainer = Trainer(models.create("srcnn", SCALE), Bank(bytes_, device=device), config)
-    times = []
-    while trainer.step_number < trainer.steps:
+def seconds(device: str, steps: int, batch_size: int = BATCH, side: int = SIDE, pictures: int = 10) -> float:
+    """The median time of a step, of so many after two that warm up."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (pictures, 3, side, side), dtype=torch.uint8, generator=generator)
+    config = TrainConfig(steps=steps + 2, batch_size=batch_size, patch_size=side, device=device)
+    trainer, times = Trainer(models.create("srcnn", SCALE), ImageDataset(noise, device=device), config), []
+    for _ in range(config.steps):
         start = time.perf_counter()
         next(trainer)
         synchronize(device)
@@ -61,14 +41,18 @@ def seconds(options: Options, batch_size: int = BATCH, side: int = SIDE, picture
     return median(times[2:])
 
 
-def compare(options: Options, about: dict | None = None) -> dict:
-    """Seconds of a step along each axis, as facts."""
-    values = {"batch_size": options.batch_sizes, "side": options.sides, "pictures": options.pictures}
+def compare(device: str, few: bool = False) -> Facts:
+    """Seconds of a step along each axis; `few`: of its first two values, and of one step."""
     curves = {
-        axis: [{axis: value, "seconds": seconds(options, **{axis: value})} for value in values[axis]] for axis in AXES
+        axis: [
+            {axis: value, "seconds": seconds(device, 1 if few else 5, **{axis: value})}
+            for value in values[: 2 if few else None]
+        ]
+        for axis, values in VALUES.items()
     }
-    about = about or machine(choose_device(options.device).type)
-    return {"benchmark": "growth", **about, "curves": curves, "exponents": exponents(curves)}
+    found = exponents(curves)
+    remarks = [f"a step's time grows with the power {found[axis]:.2f} of: {words}" for axis, words in AXES.items()]
+    return {"curves": curves, "exponents": found, "rows": [], "remarks": remarks}
 
 
 def exponents(curves: dict[str, list[dict]]) -> dict[str, float]:
@@ -78,24 +62,3 @@ def exponents(curves: dict[str, list[dict]]) -> dict[str, float]:
         x, y = (torch.tensor([point[name] for point in points], dtype=torch.double).log() for name in (axis, "seconds"))
         slopes[axis] = (((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()).item()
     return slopes
-
-
-def table(facts: dict) -> str:
-    """The facts as text."""
-    lines = [f"Growth of the MSE step, SRCNN 9-5-5 x{SCALE}, {facts['device']}, {facts['threads']} threads"]
-    for axis, points in facts["curves"].items():
-        lines.append(f"{AXES[axis]:28}" + "".join(f"{point[axis]:9}" for point in points))
-        lines.append(f"{'seconds a step':28}" + "".join(f"{point['seconds']:9.3f}" for point in points))
-        lines.append(f"{'':28}grows with the power {facts['exponents'][axis]:.2f} of it")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """The command line."""
-    options = tyro.cli(Options, prog="python -m benchmarks.growth")
-    facts = compare(options)
-    print(json.dumps(facts, indent=2) if options.json else table(facts))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,102 +1,65 @@
-"""What every benchmark measures with: the machine's peaks, and two sides run in turn."""
+"""Measure all pretrained networks anew, on the pictures that their cards name, and say what moved.
+
+    uv run python -m benchmarks.measure runs/pack [--photos FOLDER] [--write] [--json]
+
+PACK holds Set5 and the photographs of most cards; --photos is the folder behind those of `benchmarks.srgan`. Only PSNR
+and SSIM are measured, of the network and of bicubic. --write puts them into the cards; without it nothing changes.
+"""
 
 from __future__ import annotations
 
-import json
-import platform
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-import torch
+from tyro.conf import Positional
 
-
-def matrix_peak(dtype: torch.dtype, device: str, size: int = 2048, seconds: float = 1.5) -> float:
-    """The fastest matrix product seen within `seconds`, in FLOP/s: what the arithmetic units can do at best."""
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        a @ b
-        synchronize(device)
-        best = max(best, 2 * size**3 / (time.perf_counter() - start))
-    return best
+from benchmarks import published, timing
+from benchmarks.pretrain import Pack
+from benchmarks.timing import Facts
+from srkit import models
+from srkit.data import load_dataset
+from srkit.models import pretrained
+from srkit.settings import SRKitError, choose_device
 
 
-def memory_bandwidth(device: str, megabytes: int = 256, seconds: float = 1.5) -> float:
-    """The fastest a = b + s c seen within `seconds` (STREAM's triad), in bytes/s: two arrays read, one written."""
-    a, b, c = (torch.ones(megabytes * 250_000, device=device) for _ in range(3))
-    best, end = 0.0, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        torch.add(b, c, alpha=0.5, out=a)
-        synchronize(device)
-        best = max(best, 3 * a.nbytes / (time.perf_counter() - start))
-    return best
+@dataclass(kw_only=True)
+class Options(timing.Options):
+    """Measure all pretrained networks anew, on the pictures that their cards name."""
+
+    pack: Positional[Path]  # the folder that `benchmarks.pack` made
+    photos: Path | None = None  # the photographs of benchmarks.srgan: 450 to train on, 50 held out
+    weights: Path = pretrained.FOLDER  # the folder of weights and cards
+    write: bool = False  # put what was measured into the cards
 
 
-def machine(device: str) -> dict[str, Any]:
-    """What ran the measurement, without its name or folders, and the fastest that it can do."""
-    kinds = {"bf16": torch.bfloat16, "fp32": torch.float32}
-    gpu = {"gpu": torch.cuda.get_device_name()} if device == "cuda" else {}
-    return {
-        "device": device,
-        "cpu": processor(),
-        **gpu,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "peak_gflops": {name: matrix_peak(dtype, device) / 1e9 for name, dtype in kinds.items()},
-        "bandwidth_gigabytes": memory_bandwidth(device) / 1e9,
-    }
+def run(options: Options) -> tuple[Facts, str]:
+    """Every card: what was and what is."""
+    tests, side = Pack(options.pack).tests, published.SIDE
+    if options.photos:
+        title = f"50 held-out pictures of {side} x {side}"
+        held_out = load_dataset(options.photos, "val", size=side, train=450, val=50, device=choose_device())
+        tests = {**tests, title: held_out}
+    facts, lines = {}, []
+    for name in pretrained.names(options.weights):
+        card = pretrained.card(name, options.weights)
+        try:
+            model = models.load(options.weights / f"{name}.safetensors")
+        except SRKitError as error:  # timm is not installed
+            timing.log(f"{name} is left out: {error}")
+            continue
+        asked = {title: pictures for title, pictures in tests.items() if title in card["measured"]}
+        subjects = {"measured": model, "bicubic": models.create("bicubic", models.scales_of(model)[-1])}
+        facts[name] = {}
+        for key, subject in subjects.items():
+            for title, found in published.on_tests(subject, asked).items():
+                before = card[key][title]
+                facts[name][f"{key}, {title}"] = {word: [before[word], found[word]] for word in ("psnr", "ssim")}
+                lines.append(f"{name:24}{key:10}{title:40}{before['psnr']:7.3f} → {found['psnr']:7.3f} dB")
+                card[key][title] = {**before, **found}
+        if options.write:
+            published.write_json(card, options.weights / f"{name}.json")
+    return facts, "\n".join(lines)
 
 
-def processor() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or a processor that does not say
-        return platform.processor() or platform.machine()
-
-
-def synchronize(device: str) -> None:
-    """Wait until the device has done all it was asked."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def peak_megabytes(device: str) -> float:
-    """The most memory this process held at once: on the GPU, or else resident in main memory."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    if sys.platform == "linux":  # the kernel's own count: that of getrusage begins with the parent's
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
-    import resource
-
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    return kilobytes * 1024 / 1e6
-
-
-def in_turn(module: str, sides: Sequence[str], arguments: list[str], rounds: int) -> dict[str, list[dict[str, Any]]]:
-    """Run the sides A B A B …, each time in a fresh process, so that neither inherits the other's memory or caches.
-
-    `python -m MODULE --side SIDE ARGUMENTS` must print one line of JSON.
-    """
-    results: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
-    for turn in range(rounds):
-        for side in sides:
-            print(f"  {turn + 1}/{rounds} {side} …", file=sys.stderr, flush=True)
-            command = [sys.executable, "-m", module, "--side", side, *arguments]
-            printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            results[side].append(json.loads(printed.splitlines()[-1]))
-    return results
-
-
-def paired_ratio(mine: list[float], other: list[float]) -> float:
-    """The median over the turns of mine / other: both of a turn ran within the same seconds."""
-    return median(a / b for a, b in zip(mine, other, strict=True))
+if __name__ == "__main__":
+    timing.command(Options, run, "benchmarks.measure")

@@ -1,122 +1,82 @@
-"""One step of perceptual training: the textbook's loop against srkit's Trainer.
+"""What a perceptual loss changes: the same network trained on MSE, and on MSE + VGG-16 features, for as many steps.
 
-    uv run python -m benchmarks.perceptual [--batch-sizes 4] [--steps 6] [--rounds 3] [--json]
+    uv run python -m benchmarks.perceptual DATA [--feature-weights FILE] [--scale 3] [--steps 2500] [--json]
 
-Both train the course's SRCNN (9-5-5, x2, 240 x 240) on MSE and on VGG-16's relu1_2, relu2_2, relu3_3 and relu4_3,
-with random VGG weights, which cost what trained ones cost. The textbook leaves VGG trainable, sends the truth
-through it with gradients and computes in fp32; srkit freezes VGG and uses the Trainer as it comes. The Trainer flips
-and turns its crops, the textbook's loop does not: without flips the Trainer, too, shows each picture always alike and
-keeps what VGG sees in it. The steps of that side are those after the first epoch, which is measured apart.
+Both start from the same weights and get the same batches. Measured on the pictures that the split keeps for testing
+(240 x 240 each): PSNR, SSIM, MSE and the distance in each layer. Stopped, it goes on where it stood. Writes
+figures/reference/perceptual.jpg, a photograph that everybody has (scikit-image's), and its provenance beside it.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from tyro.conf import Positional
 
-from benchmarks.measure import synchronize
-from benchmarks.steps import Comparison, Options
-from benchmarks.textbook import SCALE, SIDE, TextbookSRCNN, loader, srcnn_flops
-from srkit import models
-from srkit.banks import open_bank
+from benchmarks import published, timing
+from benchmarks.timing import Facts
+from srkit import metrics, models
+from srkit.data import load_dataset
+from srkit.losses import WeightedLoss
+from srkit.settings import choose_device
 from srkit.training import TrainConfig, Trainer
 
-LAYERS = {"relu1_2": 3, "relu2_2": 8, "relu3_3": 15, "relu4_3": 22}  # which of torchvision's vgg16().features
-WEIGHTS = {"mse": 1.0, "relu1_2": 0.02, "relu2_2": 0.02, "relu3_3": 0.02, "relu4_3": 0.02}
+PICTURE, BOX = "chelsea", (98, 88, 96)
 
 
-def textbook(folder: Path, batch_size: int, steps: int, device: str) -> Iterator[float]:
-    from torchvision.models import vgg16
+@dataclass(kw_only=True)
+class Options(timing.Options):
+    """Train on MSE and on MSE + features, and compare."""
 
-    model, vgg = TextbookSRCNN().to(device), vgg16(weights=None).features.eval().to(device)
-    mean = torch.tensor([0.485, 0.456, 0.406], device=device).view(1, 3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225], device=device).view(1, 3, 1, 1)
-
-    def look(x: torch.Tensor) -> list[torch.Tensor]:
-        x, seen = (x - mean) / std, []
-        for number, layer in enumerate(vgg[: max(LAYERS.values()) + 1]):
-            x = layer(x)
-            if number in LAYERS.values():
-                seen.append(x)
-        return seen
-
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    for low, high in loader(folder, batch_size, steps, device):
-        output, high = model(low.to(device)), high.to(device)
-        loss = F.mse_loss(output, high)
-        for mine, theirs in zip(look(output), look(high), strict=True):
-            loss = loss + 0.02 * F.mse_loss(mine, theirs)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        yield loss.item()
+    data: Positional[str]  # a folder of pictures, or a name that `srkit data` lists
+    feature_weights: str = "imagenet"  # weights of VGG-16: imagenet, a file, or random
+    layers: tuple[str, ...] = ("relu1_2", "relu2_2")  # layers that become terms
+    share: float = 0.1  # the share of MSE in the loss at the start; the layers have the rest evenly
+    scale: int = 3
+    steps: int = 2500
+    out: Path = Path("runs/perceptual")
 
 
-def srkit(folder: Path, batch_size: int, steps: int, device: str, augment: bool = True) -> Trainer:
-    bank = open_bank(folder, "all", size=SIDE, device=device)
-    config = TrainConfig(
-        **{"steps": steps, "batch_size": batch_size, "crop": SIDE, "device": device, "augment": augment},
-        **{"loss": WEIGHTS, "feature_weights": "random"},
-    )
-    return Trainer(models.create("srcnn", SCALE), bank, config)
+def train(options: Options, name: str, config: TrainConfig, loss: WeightedLoss) -> Trainer:
+    """The course's SRCNN, from the same start and on the same batches whatever the loss."""
+    torch.manual_seed(0)
+    model, dataset = models.create("srcnn", options.scale), load_dataset(options.data, device=choose_device())
+    return published.train(Trainer(model, dataset, config, loss, out=options.out / name), not options.json)
 
 
-class WithoutFlips:
-    """The same Trainer on pictures that are not flipped, as the textbook's are not: it keeps the truths' features.
+def run(options: Options) -> tuple[Facts, str]:
+    """Both trainings, measured and shown."""
+    scale, steps = options.scale, options.steps
+    settings = {**models.PRESETS["srcnn"].training, "steps": steps, "save_freq": 250}
+    config = TrainConfig(**settings, feature_weights=options.feature_weights)
+    shares = {"mse": options.share, **dict.fromkeys(options.layers, (1 - options.share) / len(options.layers))}
+    batch = load_dataset(options.data, device=choose_device()).batch(0, 16, config.patch_size, scale)
+    loss = published.loss_by_shares(config, shares, models.create("bicubic", scale), batch)
+    trainers = {
+        "MSE": train(options, "mse", config, WeightedLoss({"mse": 1.0})),
+        "MSE + VGG": train(options, "perceptual", config, loss),
+    }
+    networks = {name: trainer.result for name, trainer in trainers.items()}
+    test = load_dataset(options.data, "test", size=published.SIDE, device=choose_device())
+    methods = {**published.interpolations(scale, ["bicubic"]), **networks}
+    found = {name: published.measured(metrics.evaluate(method, test, scale, loss)) for name, method in methods.items()}
+    facts = {
+        "command": "python -m benchmarks.perceptual",
+        "picture": PICTURE,
+        "features": loss.describe(),
+        "weights": loss.weights,
+        "tested on": f"{len(test)} pictures of {published.SIDE} x {published.SIDE}",
+        "measured": found,
+        "models": {name: published.about(trainer) for name, trainer in trainers.items()},
+    }
+    footer = f"SRCNN 9-5-5, x{scale}, {steps} steps each; {loss.describe()}"
+    methods = {**published.interpolations(scale), **networks}
+    published.publish(published.comparison(methods, PICTURE, BOX, scale, footer), "perceptual", facts)
+    title = f"{facts['tested on']}, x{scale}, {steps} steps; {loss.describe()}; weights {loss.weights}"
+    return facts, f"{title}\n{published.table(found)}"
 
-    `facts` has what the first epoch costs, in which they are computed; the steps are those of the later ones.
-    """
-
-    def __init__(self, folder: Path, batch_size: int, steps: int, device: str) -> None:
-        first = math.ceil(len(list(folder.glob("*.jpg"))) / batch_size)
-        self.trainer = srkit(folder, batch_size, steps + first, device, augment=False)
-        next(self.trainer)  # the first step of a process also pays for setting up
-        synchronize(device)
-        start = time.perf_counter()
-        for _ in range(first - 1):
-            next(self.trainer)
-        synchronize(device)
-        seconds = time.perf_counter() - start
-        self.facts = {"first_epoch": (first - 1) * batch_size / seconds} if first > 1 else {}
-
-    def __iter__(self) -> WithoutFlips:
-        return self
-
-    def __next__(self) -> int:
-        return next(self.trainer)
-
-
-def vgg_flops() -> tuple[float, float]:
-    """VGG-16 up to relu4_3 on one picture, forward; and its first layer alone."""
-    layers, channels, side = [], 3, SIDE
-    for convolutions, width in ((2, 64), (2, 128), (3, 256), (3, 512)):
-        for _ in range(convolutions):
-            layers.append(2.0 * 9 * channels * width * side**2)
-            channels = width
-        side //= 2
-    return sum(layers), layers[0]
-
-
-FORWARD, FIRST = vgg_flops()
-COMPARISON = Comparison(
-    "benchmarks.perceptual",
-    f"Perceptual step, SRCNN 9-5-5 x{SCALE} at {SIDE} x {SIDE}, VGG-16 to relu4_3",
-    {"textbook": textbook, "srkit": srkit, "srkit without flips": WithoutFlips},
-    {
-        # Both pictures forward; backward to VGG's weights and inputs for both, but for the truth's own input.
-        "textbook": srcnn_flops() + 6 * FORWARD - FIRST,
-        # Both pictures forward; backward to the inputs, for the output alone.
-        "srkit": srcnn_flops() + 3 * FORWARD,
-        # The output alone.
-        "srkit without flips": srcnn_flops() + 2 * FORWARD,
-    },
-    defaults=Options(batch_sizes=(4,), steps=6),
-)
 
 if __name__ == "__main__":
-    COMPARISON.main()
+    timing.command(Options, run, "benchmarks.perceptual")

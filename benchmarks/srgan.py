@@ -1,187 +1,137 @@
-"""What a GAN changes: SRResNet x4 trained on the MSE, then against a discriminator with more and more of a say.
+"""What a GAN changes: SRResNet x4 trained on the MSE, then against a discriminator of growing weight.
 
-    uv run python -m benchmarks.srgan --data FOLDER [--feature-weights FILE] [--judge-weights FILE] [--json]
+    uv run python -m benchmarks.srgan DATA [--feature-weights FILE] [--second-weights FILE] [--json]
 
 Stage 1 trains srresnet-small with its preset's settings. Each run of stage 2 starts from there and from the same
 discriminator, on the same batches; the runs differ in the adversarial term's share of the loss at the start.
 Measured on pictures that neither stage trained on (240 x 240 each) and on Set5; nothing is chosen on them: PSNR, SSIM,
 the distance in VGG22, which is in the loss, in a deeper layer and in one of SqueezeNet, which are not.
-Stopped, it goes on where it stood. Writes figures/reference/srgan.jpg and srgan_tradeoff.jpg, each with its provenance;
-with --publish also the weights that come with srkit, srresnet-small-x4 and srgan-small-x4, with their cards.
+Stopped, it goes on where it stood. Writes figures/reference/srgan.jpg and srgan_tradeoff.jpg, each with its provenance.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
+from torch import nn
+from tyro.conf import Positional
 
-from benchmarks.reference import about, publish, training
-from srkit import features, figures, losses, metrics, models
-from srkit.banks import open_bank
-from srkit.images import crop_to_multiple, degrade
-from srkit.models import trained
-from srkit.profiles import choose_device
+from benchmarks import published, timing
+from benchmarks.timing import Facts
+from srkit import figures, metrics, models
+from srkit.data import ImageDataset, load_dataset
+from srkit.losses import PerceptualLoss, WeightedLoss
+from srkit.models.features import VGG19, SqueezeNet
+from srkit.settings import choose_device
 from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer
-from srkit.training.gan import new_discriminator
-from srkit.upscaling import upscale
 
-SIDE = 240
+SCALE, SHOWN = 4, 0.05  # the share whose network is shown and published
+PICTURE, BOX = "chelsea", (92, 112, 96)
+CONTENT = ("relu1_2", "relu2_2")  # relu2_2 is VGG22; relu1_2 notices the weave that a layer behind a pooling forgives
+INDEPENDENT = "fire5"  # SqueezeNet's layer, which only measures
 
 
-@dataclass
-class Options:
+@dataclass(kw_only=True)
+class Options(timing.Options):
     """Train SRResNet, and SRGANs from it with the adversarial term at several weights, and compare."""
 
-    data: str
-    """A folder of pictures, or a name that `srkit data` lists."""
-    train: int = 450
-    """How many of them to train on."""
-    held_out: int = 50
-    """How many others to measure on."""
-    test_data: str = "set5"
-    """What else to measure on."""
-    test_title: str = "Set5"
-    """What that is called."""
-    feature_weights: str = "imagenet"
-    """Weights of VGG-19, whose layer is the content term: imagenet, a file, or random."""
-    content: tuple[str, ...] = ("relu1_2", "relu2_2")
-    """Its layers: relu2_2 is VGG22; relu1_2 beside it sees the weave that a layer behind a pooling forgives."""
-    deeper: str = "relu3_1"
-    """A deeper layer of it, which only measures; relu5_4 (VGG54) where the weights hold it."""
-    judge_weights: str = "imagenet"
-    """Weights of SqueezeNet, which only measures."""
-    judge: str = "fire5"
-    """Its layer."""
-    shares: tuple[float, ...] = (0.0, 0.01, 0.05, 0.25)
-    """The adversarial term's shares of the loss at the start, one run each; of the rest MSE is a twentieth."""
-    shown: float = 0.05
-    """The share whose pictures the figure shows."""
-    steps: int = 800
-    """Of stage 2, in each run."""
-    picture: str = "chelsea"
-    """Which bundled test picture the figure shows."""
-    part: tuple[int, int, int] = (92, 112, 96)
-    """Left, top and width of the part that it magnifies."""
-    title: str = ""
-    """What the pictures are, for the cards of the weights."""
-    publish: bool = False
-    """Write the weights into srkit/weights."""
+    data: Positional[str]  # a folder of pictures, or a name that `srkit data` lists
+    train: int = 450  # how many of them to train on
+    held_out: int = 50  # how many others to measure on
+    set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
+    feature_weights: str = (
+        "imagenet"  # weights of VGG-19, whose layers are the content term: imagenet, a file, or random
+    )
+    deeper: str = "relu3_1"  # a deeper layer of it, which only measures; relu5_4 (VGG54) where the weights hold it
+    second_weights: str = "imagenet"  # weights of SqueezeNet, which only measures
+    shares: tuple[float, ...] = (
+        0.0,
+        0.01,
+        SHOWN,
+        0.25,
+    )  # the adversarial term's, a run each; of the rest MSE has a twentieth
+    steps: int = 800  # of stage 2, in each run
     out: Path = Path("runs/srgan")
-    json: bool = False
 
 
 def stage1(options: Options) -> Trainer:
     """SRResNet on the MSE."""
-    config = TrainConfig(**models.PRESETS["srresnet-small"].training, save_freq=250)
+    config = TrainConfig(**{**models.PRESETS["srresnet-small"].training, "save_freq": 250})
     torch.manual_seed(config.seed)
-    bank, held_out = (banks_of(options, part) for part in ("train", "val"))
-    model = models.create("srresnet-small")
-    trainer = Trainer(model, bank, config, validation=held_out, out=options.out / "stage1").pick_up()
-    trainer.fit()
-    return trainer
+    model, validation = models.create("srresnet-small"), dataset(options, "val")
+    return published.train(
+        Trainer(model, dataset(options, "train"), config, validation=validation, out=options.out / "stage1")
+    )
 
 
-def stage2(options: Options, generator: torch.nn.Module, share: float) -> GANTrainer:
-    """The same generator against a new discriminator; the weights follow from the share."""
-    settings = {**models.PRESETS["srgan-small"].training, "steps": options.steps}
-    names = {"mse": 1.0, "content": 1.0, "adversarial": 1.0}
-    seen = {"feature_weights": options.feature_weights, "content": options.content}
-    config = GANConfig(**{**settings, **seen, "loss": names, "save_freq": 250})
-    bank = banks_of(options, "train")
-    loss = losses.create(**config.loss_settings(), discriminator=new_discriminator(config))
-    batch = bank.batch(0, 16, config.crop, 4, seed=1)
-    with torch.no_grad():
-        output = generator(batch.low)
+def stage2(options: Options, generator: nn.Module, share: float) -> Trainer:
+    """The same generator against a new discriminator; the loss's weights follow from the share."""
+    settings: dict[str, Any] = {**models.PRESETS["srgan-small"].training, "steps": options.steps, "save_freq": 250}
+    settings |= {"feature_weights": options.feature_weights, "content": CONTENT}
     shares = {"mse": 0.05 * (1 - share), "content": 0.95 * (1 - share), "adversarial": share}
-    loss.weights = losses.balance(loss, output, batch.high, shares)
+    config, pictures = GANConfig(**{**settings, "loss": shares}), dataset(options, "train")
+    batch = pictures.batch(0, 16, config.patch_size, SCALE, seed=1)
+    loss = published.loss_by_shares(config, shares, generator, batch)
     start = models.rebuild(generator, name="srgan-small")
-    trainer = GANTrainer(start, bank, config, loss, out=options.out / f"share-{share:g}").pick_up()
-    trainer.fit()
-    return trainer
+    return published.train(GANTrainer(start, pictures, config, loss, out=options.out / f"share-{share:g}"))
 
 
-def banks_of(options: Options, part: str) -> Any:
-    return open_bank(options.data, part, train=options.train, val=options.held_out, device=choose_device())
+def dataset(options: Options, split: str, size: int | None = None) -> ImageDataset:
+    """The pictures to train on ("train") or to measure on ("val")."""
+    held_out = options.held_out
+    return load_dataset(options.data, split, size=size, train=options.train, val=held_out, device=choose_device())
 
 
-def card(options: Options, name: str, trainer: Trainer, facts: dict[str, Any]) -> dict[str, Any]:
-    """What a published network's card says beside its recipe."""
-    test = f"on {options.test_title}"
-    return {
-        "trained on": options.title or Path(options.data).name,
-        **training(trainer),
-        "measured": {facts["measured on"]: facts["measured"][name], test: facts[test][name]},
-        "bicubic": {facts["measured on"]: facts["measured"]["bicubic"], test: facts[test]["bicubic"]},
-        "made by": facts["command"],
-        "weights": "half precision; trained by and for srkit, under its licence",
-    }
+def independent_measures(options: Options) -> WeightedLoss:
+    """MSE, VGG22, a deeper layer, and SqueezeNet's."""
+    vgg = VGG19(["relu2_2", options.deeper], options.feature_weights)
+    squeezenet = SqueezeNet([INDEPENDENT], options.second_weights)
+    names = ("mse", "relu2_2", options.deeper, INDEPENDENT)
+    return WeightedLoss(dict.fromkeys(names, 1.0), PerceptualLoss(vgg), PerceptualLoss(squeezenet))
 
 
-def main() -> None:
-    options = tyro.cli(Options, prog="python -m benchmarks.srgan")
+def run(options: Options) -> tuple[Facts, str]:
+    """Both stages, measured and shown."""
     first = stage1(options)
     runs = {share: stage2(options, first.result, share) for share in options.shares}
-    names = {share: f"GAN, {share:.0%}" for share in runs} | {0.0: "content alone", options.shown: "SRGAN"}
-
-    vgg = features.VGG19(["relu2_2", options.deeper], options.feature_weights)
-    squeezenet = features.SqueezeNet([options.judge], options.judge_weights)
-    eyes = losses.PerceptualLoss(vgg), losses.PerceptualLoss(squeezenet)
-    loss = losses.WeightedLoss({"mse": 1.0, "relu2_2": 0.0, options.deeper: 0.0, options.judge: 0.0}, *eyes)
-    methods = {"bicubic": models.create("bicubic", 4), "SRResNet": first.result}
-    methods |= {names[share]: run.result for share, run in runs.items()}
-    pictures = open_bank(
-        options.data, "val", size=SIDE, train=options.train, val=options.held_out, device=choose_device()
-    )
-    tables = {name: metrics.evaluate(method, pictures, 4, loss) for name, method in methods.items()}
-    test = open_bank(options.test_data, "all", device=choose_device())
-    on_test = {name: metrics.evaluate(method, test, 4) for name, method in methods.items()}
-
+    names = {share: f"GAN, {share:.0%}" for share in runs} | {0.0: "content alone", SHOWN: "SRGAN"}
+    trainers = {"SRResNet": first, **{names[share]: trainer for share, trainer in runs.items()}}
+    methods = {"bicubic": models.create("bicubic", SCALE)}
+    methods |= {name: trainer.result for name, trainer in trainers.items()}
+    loss, held_out = independent_measures(options), dataset(options, "val", published.SIDE)
+    tests = {"Set5": load_dataset(options.set5, "all", device=choose_device())}
+    held_out_title = f"{len(held_out)} held-out photographs, {published.SIDE} x {published.SIDE}"
+    found = {
+        name: {
+            held_out_title: published.measured(metrics.evaluate(method, held_out, SCALE, loss)),
+            **published.on_tests(method, tests),
+        }
+        for name, method in methods.items()
+    }
     facts = {
         "command": "python -m benchmarks.srgan",
-        "features": f"{vgg.note}; {squeezenet.note}",
+        "picture": PICTURE,
+        "features": loss.describe(),
         "adversarial shares": {names[share]: share for share in runs},
-        "measured on": f"{len(pictures)} held-out pictures of {SIDE} x {SIDE}",
-        "measured": {name: {"psnr": t.psnr, "ssim": t.ssim, **t.terms} for name, t in tables.items()},
-        f"on {options.test_title}": {n: {"psnr": t.psnr, "ssim": t.ssim} for n, t in on_test.items()},
-        "weights": {names[share]: run.loss.weights for share, run in runs.items()},
-        "verdicts": {names[share]: run.verdict() for share, run in runs.items()},
-        "seconds": {"SRResNet": first.seconds, **{names[share]: run.seconds for share, run in runs.items()}},
-        "models": {
-            "SRResNet": about(first.out / "last.pt"),
-            **{names[share]: about(run.out / "last.pt") for share, run in runs.items()},
-        },
+        "measured": found,
+        "diagnoses": {names[share]: trainer.diagnose() for share, trainer in runs.items()},
+        "models": {name: published.about(trainer) for name, trainer in trainers.items()},
     }
-    high = crop_to_multiple(dict(open_bank("bundled", "test"))[options.picture], 4)
-    low = degrade(high, 4)
-    shown = {"nearest": models.create("nearest", 4), **{n: methods[n] for n in ("bicubic", "SRResNet", "SRGAN")}}
-    footer = f"srresnet-small, x4: {first.steps} steps on the MSE, then {options.steps} as a GAN"
-    page = figures.comparison(
-        {name: upscale(m, low) for name, m in shown.items()}, high, options.part, footer, border=4
-    )
-    publish(page, "srgan", {**facts, "picture": options.picture})
-    points = {name: (table.psnr, table.terms[options.judge]) for name, table in tables.items()}
+    if SHOWN in runs:
+        footer = f"srresnet-small, x4: {first.steps} steps on the MSE, then {options.steps} as a GAN"
+        shown = published.interpolations(SCALE) | {name: methods[name] for name in ("SRResNet", "SRGAN")}
+        published.publish(published.comparison(shown, PICTURE, BOX, SCALE, footer), "srgan", facts)
+    points = {name: (one[held_out_title]["psnr"], one[held_out_title][INDEPENDENT]) for name, one in found.items()}
     sweep = ["SRResNet", *(names[share] for share in sorted(runs))]
-    publish(figures.tradeoff(points, f"{options.judge} of SqueezeNet", sweep), "srgan_tradeoff", facts)
-
-    if options.publish:
-        for name, trainer in {"SRResNet": first, "SRGAN": runs[options.shown]}.items():
-            trained.publish(trainer.result, f"{trainer.result.recipe['name']}-x4", card(options, name, trainer, facts))
-    if options.json:
-        print(json.dumps(facts, indent=2))
-        return
-    print(f"{facts['measured on']}, x4; {facts['features']}")
-    columns = ["psnr", "ssim", *loss.weights]
-    print(f"{'':12}" + "".join(f"{name:>12}" for name in columns) + f"{options.test_title:>12}")
-    for name, row in facts["measured"].items():
-        print(f"{name:12}" + "".join(f"{row[c]:12.5g}" for c in columns) + f"{on_test[name].psnr:12.2f}")
-    for name, words in facts["verdicts"].items():
-        print(f"{name}: {words}")
+    page = figures.tradeoff(points, f"{INDEPENDENT} of SqueezeNet", sweep)
+    published.publish(page, "srgan_tradeoff", facts)
+    rows = {name: {**one[held_out_title], "Set5 psnr": one["Set5"]["psnr"]} for name, one in found.items()}
+    diagnoses = [f"{name}: {words}" for name, words in facts["diagnoses"].items()]
+    return facts, "\n".join([f"{held_out_title}, x4; {loss.describe()}", published.table(rows), *diagnoses])
 
 
 if __name__ == "__main__":
-    main()
+    timing.command(Options, run, "benchmarks.srgan")
