@@ -26,7 +26,7 @@ from srkit.models.convert import origin
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError, atomic_write, choose_device, choose_precision, out_of_memory, unknown
 
-DEFAULT = "srresnet-small-x4"  # the pretrained network for who names none
+DEFAULT = "efficient-x4"  # the pretrained network for who names none
 TILE = 256
 SMALLEST = 16  # side of the smallest tile: below it, a network computes nearly nothing but surroundings
 PRECISIONS = ("fp32", "auto", "bf16", "fp16")

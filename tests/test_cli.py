@@ -229,6 +229,16 @@ def test_upscale_works_at_once_and_leaves_what_is_there(call, tmp_path):
     assert (tmp_path / "photo_x4.png").read_bytes() != before
 
 
+def test_a_scale_without_a_checkpoint_picks_the_default_of_that_scale(call, tmp_path):
+    write(photograph(10, 12), tmp_path / "photo.png")
+    for scale in (2, 3, 4):
+        status, out, err = call("upscale", tmp_path / "photo.png", "--scale", scale)
+        assert status == 0 and f"{12 * scale} x {10 * scale}, by efficient-x{scale}" in out, err
+    for words in (("upscale", tmp_path / "photo.png"), ("export",)):
+        status, _, err = call(*words, "--scale", 5)
+        assert status == 2 and "2, 3, 4" in err and err.count("\n") == 1
+
+
 def test_upscale_a_folder(call, tmp_path):
     folder = tmp_path / "photos"
     for index, name in enumerate(("a.png", "b.jpg", "trip_x2.png")):

@@ -60,7 +60,7 @@ class Train:
     """
 
     # Which network: srcnn, srcnn915, superresnet, or superresnet-multi, -residual, -dilated, -vgg, -clip; srresnet,
-    # srresnet-small; srgan, srgan-small, which --start from a trained srresnet.
+    # srresnet-small; efficient; srgan, srgan-small, which --start from a trained srresnet.
     model: Positional[str]
     # What to train and to validate on.
     pictures: Annotated[Pictures, SAME_NAMES]

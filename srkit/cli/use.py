@@ -93,13 +93,13 @@ class Upscale:
     # Picture files, or folders: of these every picture in them, but no NAME_x4.png beside its own NAME.
     pictures: Positional[tuple[Path, ...]]
     # A pretrained network, e.g. srcnn915-x3 (srkit inspect lists them); a checkpoint, srkit's or another project's
-    # (see srkit inspect -h); or nearest, bilinear or bicubic.
-    checkpoint: str = inference.DEFAULT
+    # (see srkit inspect -h); or nearest, bilinear or bicubic. If none is named: efficient-x2, -x3 or -x4, by --scale.
+    checkpoint: str | None = None
     # A folder; or, for one picture, a file. NAME_x4.png beside each picture if not given. The largest pictures need
     # the least memory as .png.
     out: Output = None
-    # For nearest, bilinear and bicubic: 2, 3 or 4. A trained model knows its own; one with several outputs gives the
-    # largest unless you say which.
+    # 2, 3 or 4; 4 if neither this nor a checkpoint is given. A checkpoint's model knows its own; one with several
+    # outputs gives the largest unless you say which.
     scale: int | None = None
     # Write anew what exists already.
     overwrite: bool = False
@@ -114,7 +114,8 @@ class Upscale:
     device: str = "auto"
 
     def __call__(self) -> int:
-        model = load(self.checkpoint, self.scale)
+        name = self.checkpoint or default(self.scale)
+        model = load(name, self.scale)
         upscaler = inference.Upscaler(model, self.scale, self.tile, self.precision, self.ensemble, self.device)
         paths = [path for named in self.pictures for path in _pictures(named)]
         file = self.out if self.out and self.out.suffix.lower() in images.SUFFIXES and not self.out.is_dir() else None
@@ -129,21 +130,21 @@ class Upscale:
                 if target in made:
                     raise SRKitError(f"{path}: {target} was made of another picture just now: rename one of the two")
                 made.add(target)
-                print(self.enlarge(upscaler, path, target), flush=True)
+                print(self.enlarge(upscaler, name, path, target), flush=True)
             except SRKitError as error:  # the others go on
                 failed = True
                 print(f"srkit: {error}", file=sys.stderr)
         return 2 if failed else 0
 
-    def enlarge(self, upscaler: inference.Upscaler, path: Path, target: Path) -> str:
-        """Enlarge one file; a line about it."""
+    def enlarge(self, upscaler: inference.Upscaler, name: str, path: Path, target: Path) -> str:
+        """Enlarge one file by the model of that name; a line about it."""
         if target.exists() and not self.overwrite:
             return f"{target}: exists already and was left as it is; --overwrite writes it anew"
         low = images.read(path, alpha="keep", keep_bytes=True)
         channels = 1 if len(low) == 3 and images.is_gray(low) else len(low)
         height, width = (upscaler.scale * side for side in low.shape[1:])
         images.write_bands((band[:channels] for band in upscaler.bands(low)), target, (height, width))
-        return f"{target}: {width} x {height}, by {self.checkpoint}"
+        return f"{target}: {width} x {height}, by {name}"
 
 
 @dataclass
@@ -151,15 +152,16 @@ class Export:
     """Write a trained model as ONNX, which runs without PyTorch, and check it against onnxruntime."""
 
     # As for srkit upscale.
-    checkpoint: Positional[str] = inference.DEFAULT
+    checkpoint: Positional[str | None] = None
     # The file to write; CHECKPOINT.onnx here if not given.
     out: Output = None
-    # For nearest, bilinear and bicubic: 2, 3 or 4.
+    # As for srkit upscale; the file has all outputs of a model with several.
     scale: int | None = None
 
     def __call__(self) -> None:
-        model = load(self.checkpoint, self.scale)
-        facts = inference.to_onnx(model, self.out or Path(f"{Path(self.checkpoint).stem}.onnx"))
+        name = self.checkpoint or default(self.scale)
+        model = load(name, self.scale)
+        facts = inference.to_onnx(model, self.out or Path(f"{Path(name).stem}.onnx"))
         outputs = " and ".join(facts["outputs"])
         print(f"{facts['path']}: low to {outputs}, {facts['megabytes']:.1f} MB, opset {facts['opset']}")
         if facts["difference"] is None:
@@ -209,6 +211,15 @@ class Evaluate:
             named = own or self.data in sources.SOURCES
             split = "test" if named and has.test else "val" if own and has.val else "all"
         return load_dataset(self.data, split, **counts)
+
+
+def default(scale: int | None) -> str:
+    """The pretrained network for who names none, of the scale that is asked for.
+
+    Raises:
+        SRKitError: another scale than 2, 3 or 4.
+    """
+    return inference.DEFAULT if scale is None else f"efficient-x{images.check_scale(scale)}"
 
 
 def load(name: str, scale: int | None = None) -> nn.Module:

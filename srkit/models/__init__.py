@@ -1,6 +1,7 @@
 """Every network of the course: `create(name)` makes one, `load(name or path)` brings a trained one."""
 
 from srkit.models.complexity import count, count_parameters, multiply_adds, receptive_field
+from srkit.models.efficient import EfficientSR
 from srkit.models.presets import (
     ARCHITECTURES,
     PRESETS,
@@ -25,6 +26,7 @@ __all__ = [
     "SRCNN",
     "WORKSHOP",
     "Discriminator",
+    "EfficientSR",
     "Interpolation",
     "Preset",
     "SRResNet",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from srkit.data.images import KERNELS, check_scale, resize
+from srkit.models.efficient import EfficientSR
 from srkit.models.srcnn import SRCNN
 from srkit.models.srresnet import Discriminator, SRResNet
 from srkit.models.superresnet import SuperResNet
@@ -46,7 +47,7 @@ class Interpolation(nn.Module):
         return resize(low, scale=self.scale, kernel=self.kernel)
 
 
-NETWORKS = (SRCNN, SuperResNet, SRResNet, Discriminator, Interpolation)
+NETWORKS = (SRCNN, SuperResNet, SRResNet, EfficientSR, Discriminator, Interpolation)
 ARCHITECTURES: dict[str, type[nn.Module]] = {network.__name__: network for network in NETWORKS}
 
 
@@ -134,6 +135,12 @@ PRESETS: dict[str, Preset] = {
         # Without normalisation a higher rate, or longer gradients, can blow the weights up right after the warm-up.
         {"steps": 3000, "batch_size": 16, "patch_size": 96, "lr": 7e-4, "warmup": 250, "schedule": "cosine",
          "clip": 0.02},
+    ),
+    "efficient": Preset(
+        "8 blocks of 32 filters at the input's size, added to bicubic: small and fast, what upscale takes by default",
+        "EfficientSR",
+        {"scale": 4, "channels": 32, "blocks": 8, "expand": False},
+        {"steps": 6000, "batch_size": 16, "patch_size": 96, "lr": 1e-3, "schedule": "cosine"},
     ),
     "srgan": Preset(
         "srresnet, already trained, against a discriminator (lesson 06)",

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import classic, perceptual, srgan, transfer
+from benchmarks import classic, efficient, perceptual, srgan, transfer
 from benchmarks.textbook import make_folder
 from srkit import models
+from srkit.settings import SRKitError
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,21 @@ def test_srgan_compares_shares(photos, monkeypatch):
     facts, _ = srgan.run(srgan.Options(data=photos, train=8, held_out=2, set5=photos, **weights, steps=2))
     assert list(facts["measured"]) == ["bicubic", "SRResNet", "content alone", "GAN, 1%", "SRGAN", "GAN, 25%"]
     assert published("srgan")["adversarial shares"] == published("srgan_tradeoff")["adversarial shares"]
+
+
+def test_efficient_cools_down_goes_on_and_publishes_what_load_reads(photos, tmp_path):
+    few = {"steps": 4, "cooldown": 0.5, "finetune": 2, "batch_size": 2}
+    options = efficient.Options(data=photos, held_out=2, set5=photos, **few, out=tmp_path / "out")
+    with pytest.raises(SRKitError, match="train it first"):
+        efficient.run(replace(options, scales=(2,)))
+    cards = efficient.run(options)[0]["networks"]
+    assert cards["efficient-x4"]["stages"] == {"charbonnier": 2, "mse, cooling": 2}
+    assert cards["efficient-x4"]["loss"] == {"charbonnier": 0, "mse": 1}
+    for name, card in cards.items():
+        model = models.load(tmp_path / "out" / "weights" / f"{name}.safetensors")
+        assert name == f"efficient-x{model.scale}" and not model.expand and card["steps"] in (4, 2)
+    longer = efficient.run(replace(options, steps=6, scales=(4,)))[0]["networks"]["efficient-x4"]
+    assert longer["steps"] == 6 and longer["stages"] == {"charbonnier": 3, "mse, cooling": 3}
 
 
 def test_transfer_compares_before_and_after_on_a_bundled_domain():

@@ -1,0 +1,194 @@
+"""The three networks that `srkit upscale` takes by default, efficient-x4, -x2 and -x3, from nothing.
+
+    uv run python -m benchmarks.efficient my/photos --more t91 my/bsds200 [--publish] [--json]
+
+Called again after it was stopped, it goes on. x4 comes first; x2 and x3 start from its body and learn a new last
+convolution. The learning rate rises, stays, and falls in a straight line over the last part of the steps (--cooldown),
+in which the mean squared error takes the place of the absolute one: the same command with more --steps therefore
+lengthens a training that has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tyro.conf import Positional
+
+from benchmarks import published, timing
+from benchmarks.timing import Facts
+from srkit import models
+from srkit.data import Batch, ImageDataset, load_dataset
+from srkit.models import pretrained
+from srkit.settings import SRKitError, choose_device
+from srkit.training import TrainConfig, Trainer, checkpoint
+
+MUON = 6.0  # a kernel's learning rate, as a multiple of all others'
+PATCH = 24  # side of a patch of low, in pixels
+
+
+@dataclass(kw_only=True)
+class Options(timing.Options):
+    """Train efficient-x4, and efficient-x2 and -x3 from it."""
+
+    data: Positional[str]  # photographs: a folder, or a name that `srkit data` lists
+    more: tuple[str, ...] = ()  # folders or names whose pictures are all trained on, too
+    held_out: int = 50  # photographs of DATA to measure on, which are not trained on
+    set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
+    scales: tuple[int, ...] = (4, 2, 3)  # which to train, in this order
+    steps: int = 3400  # of x4; more are better
+    cooldown: float = 0.45  # the last part of them, in which the learning rate falls to zero, on the MSE
+    finetune: int = 900  # steps of x2, and of x3
+    finetune_cooldown: float = 0.6  # the last part of those
+    lr: float = 1e-3  # of x4; half of it for x2 and x3
+    batch_size: int = 16  # patches in a batch
+    publish: bool = False  # put weights and cards into srkit/weights
+    out: Path = Path("runs/efficient")  # where everything goes
+
+
+class Muon(torch.optim.Optimizer):
+    """Square kernels move by the orthogonal matrix nearest to their gradient's average, all else by Adam.
+
+    Jordan et al., "Muon", 2024: every direction of a kernel, as a matrix (outputs, 9 inputs), is then learnt equally
+    fast. Five steps of Newton and Schulz's iteration come near enough to the orthogonal matrix.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, factor: float) -> None:
+        groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+        for parameter in parameters:
+            groups[parameter.ndim == 4 and len(parameter) == parameter.shape[1]].append(parameter)
+        super().__init__([{"params": groups[False], "lr": lr}, {"params": groups[True], "lr": factor * lr}], {})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        others, kernels = self.param_groups
+        for shape in {kernel.shape for kernel in kernels["params"]}:
+            alike = [kernel for kernel in kernels["params"] if kernel.shape == shape]
+            gradients = [kernel.grad.lerp(self.average(kernel, 0.95), 0.95).flatten(1) for kernel in alike]
+            for kernel, move in zip(alike, orthogonal(torch.stack(gradients)), strict=True):
+                kernel.sub_(move.view_as(kernel), alpha=kernels["lr"])
+        for parameter in others["params"]:
+            state, mean = self.state[parameter], self.average(parameter, 0.9)
+            square = state.setdefault("square", torch.zeros_like(parameter))
+            square.mul_(0.99).addcmul_(parameter.grad, parameter.grad, value=0.01)
+            count = state["count"] = state.get("count", 0) + 1
+            root = (square / (1 - 0.99**count)).sqrt().add_(1e-8)
+            parameter.addcdiv_(mean / (1 - 0.9**count), root, value=-others["lr"])
+
+    def average(self, parameter: nn.Parameter, decay: float) -> Tensor:
+        """The running average of a parameter's gradient, with the newest one."""
+        return self.state[parameter].setdefault("mean", torch.zeros_like(parameter)).lerp_(parameter.grad, 1 - decay)
+
+
+def orthogonal(x: Tensor) -> Tensor:
+    """The orthogonal matrices nearest to (N, rows, columns), about: singular values end between 0.7 and 1.2."""
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-12)
+    for _ in range(5):
+        square = x @ x.mT
+        x = 3.4445 * x + (2.0315 * square @ square - 4.7750 * square) @ x
+    return x
+
+
+class Cooling(Trainer):
+    """A Trainer whose learning rate stays until the last `cooldown` steps, which minimise the MSE."""
+
+    cooldown = 1
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        left = self.steps - self.step_number
+        cooling = left <= self.cooldown
+        self.change(charbonnier=float(not cooling), mse=float(cooling))  # also back, if a training is lengthened
+        for group in self.optimizer.param_groups:
+            group["lr"] *= min(1.0, left / self.cooldown)
+        return super().step(batch)
+
+
+def photographs(options: Options, split: str, size: int | None = None) -> ImageDataset:
+    """The photographs to train on ("train") or to measure on ("val")."""
+    return load_dataset(options.data, split, size=size, val=options.held_out, test=0, device=choose_device())
+
+
+def pictures(options: Options, patch_size: int) -> ImageDataset:
+    """All pictures to train on: those that a patch fits into."""
+    more = [load_dataset(name, "all") for name in options.more]
+    every = [picture for dataset in (photographs(options, "train"), *more) for picture in dataset.pictures]
+    return ImageDataset([one.cpu() for one in every if min(one.shape[1:]) >= patch_size], device=choose_device())
+
+
+def train(options: Options, scale: int) -> Cooling:
+    """One network, to its end, or on from where it stopped.
+
+    Raises:
+        SRKitError: x2 or x3 is asked for, and x4 is not there yet.
+    """
+    steps, part, lr = options.steps, options.cooldown, options.lr
+    torch.manual_seed(0)
+    model = models.create("efficient", scale, expand=True)
+    if scale != 4:
+        steps, part, lr = options.finetune, options.finetune_cooldown, options.lr / 2
+        start = options.out / "x4" / "last.pt"
+        if not start.exists():
+            raise SRKitError(f"{start} is missing: x2 and x3 start from x4, so train it first")
+        kept = {key: value for key, value in checkpoint.load(start)["ema"].items() if not key.startswith("tail")}
+        model.load_state_dict({**model.state_dict(), **kept})
+    config = TrainConfig(
+        steps=steps, batch_size=options.batch_size, patch_size=scale * PATCH, lr=lr,
+        loss={"charbonnier": 1.0, "mse": 0.0}, save_freq=200,
+    )  # fmt: skip
+    trainer = Cooling(
+        model,
+        pictures(options, config.patch_size),
+        config,
+        validation=photographs(options, "val", published.SIDE),
+        out=options.out / f"x{scale}",
+        optimizer=partial(Muon, lr=lr, factor=MUON),
+    )
+    trainer.cooldown = max(1, round(part * steps))
+    published.train(trainer, progress=not options.json)
+    return trainer
+
+
+def publish(options: Options, trainer: Cooling, scale: int) -> Facts:
+    """Write the plain network, in half precision, and its card, which is returned."""
+    tests = {
+        f"{options.held_out} held-out pictures of {published.SIDE} x {published.SIDE}": trainer.validation,
+        "on Set5": load_dataset(options.set5, "all", device=choose_device()),
+    }
+    wide: Any = trainer.result
+    plain = wide.merged()
+    plain.half().float()  # what is stored is what is measured
+    card = {
+        "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",
+        **published.training(trainer),
+        "stages": {"charbonnier": trainer.steps - trainer.cooldown, "mse, cooling": trainer.cooldown},
+        "optimizer": f"Muon for the kernels, {MUON} x the learning rate; Adam for all else",
+        "start": "nothing" if scale == 4 else "the body of efficient-x4",
+        "seconds": round(trainer.seconds),
+        "measured": published.on_tests(plain, tests),
+        "bicubic": published.on_tests(models.create("bicubic", scale), tests),
+        "made by": "python -m benchmarks.efficient",
+        "weights": "half precision; trained by and for srkit, under its licence",
+    }
+    folder = pretrained.FOLDER if options.publish else options.out / "weights"
+    pretrained.publish(plain, f"efficient-x{scale}", card, folder)
+    return card
+
+
+def run(options: Options) -> tuple[Facts, str]:
+    """The networks, one after the other."""
+    cards = {f"efficient-x{scale}": publish(options, train(options, scale), scale) for scale in options.scales}
+    lines = [
+        f"{name}, {test}: {found['psnr']:.2f} dB, bicubic {card['bicubic'][test]['psnr']:.2f}"
+        for name, card in cards.items()
+        for test, found in card["measured"].items()
+    ]
+    return {"command": "python -m benchmarks.efficient", "networks": cards}, "\n".join(lines)
+
+
+if __name__ == "__main__":
+    timing.command(Options, run, "benchmarks.efficient")
