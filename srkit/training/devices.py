@@ -16,6 +16,7 @@ import random
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -190,7 +191,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def ctrl_c() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, so that a step is never cut in two; a second Ctrl-C stops at once.
+    """An event that Ctrl-C sets, so that a step is never cut in two; another one, a second later, stops at once.
 
     SIGTERM, by which launchers and clusters end a process, does the same.
     """
@@ -199,9 +200,16 @@ def ctrl_c() -> Iterator[threading.Event]:
         yield stopped
         return
 
+    first = 0.0
+
     def on_signal(number: int, frame: Any) -> None:
-        signal.signal(number, before[number])
-        stopped.set()
+        nonlocal first
+        if not stopped.is_set():
+            first = time.monotonic()
+            stopped.set()
+        elif time.monotonic() - first > 1:  # a launcher may hand one Ctrl-C on a second time
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     before: dict[int, Any] = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

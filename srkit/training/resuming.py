@@ -51,7 +51,7 @@ def resume(path: str | Path, out: str | Path | None = None, **changes: Any) -> T
     moved = FREE | {"steps", "lr", "loss"}  # these change from a step on, as a move does
     inexact = [name for name in changes if name not in moved and changes[name] != state["config"].get(name)]
     if inexact:
-        trainer.log(f"{', '.join(inexact)} changed: from here on not what it would have been without a stop")
+        trainer.log(f"{', '.join(inexact)} changed: no longer the exact continuation of the training")
     rate = {"lr": config.lr} if "lr" in changes else {}
     trainer.change(**changes.get("loss", {}), **rate)
     return trainer
