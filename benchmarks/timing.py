@@ -170,7 +170,7 @@ def table(facts: Facts) -> str:
 CONVOLUTIONS = ((3, 64, 9, 240), (64, 32, 5, 240), (64, 64, 3, 240), (128, 128, 3, 120), (256, 256, 3, 60))
 
 
-def best_convolution(dtype: torch.dtype, device: str, seconds: float = 0.4) -> float:
+def best_convolution(dtype: torch.dtype, device: str, seconds: float = 0.8) -> float:
     """The fastest of several convolutions, in FLOP/s: the most that a network of convolutions can reach.
 
     A matrix product is no such limit: in fp32 some processors convolve faster than they multiply matrices.
