@@ -1,6 +1,6 @@
 """What a perceptual loss changes: the same network trained on MSE, and on MSE + VGG-16 features, for as many steps.
 
-    uv run python -m benchmarks.perceptual DATA [--feature-weights FILE] [--scale 3] [--steps 2500] [--json]
+    uv run python -m benchmarks.perceptual --data FOLDER [--feature-weights FILE] [--scale 3] [--steps 2500] [--json]
 
 Both start from the same weights and get the same batches. Measured on the pictures that the split keeps for testing
 (240 x 240 each): PSNR, SSIM, MSE and the distance in each layer. Stopped, it goes on where it stood. Writes
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tyro.conf import Positional
 
 from benchmarks import published, timing
 from benchmarks.timing import Facts
@@ -30,7 +29,7 @@ PICTURE, BOX = "chelsea", (98, 88, 96)
 class Options(timing.Options):
     """Train on MSE and on MSE + features, and compare."""
 
-    data: Positional[str]  # a folder of pictures, or a name that `srkit data` lists
+    data: str  # a folder of pictures, or a name that `srkit data` lists
     feature_weights: str = "imagenet"  # weights of VGG-16: imagenet, a file, or random
     layers: tuple[str, ...] = ("relu1_2", "relu2_2")  # layers that become terms
     share: float = 0.1  # the share of MSE in the loss at the start; the layers have the rest evenly

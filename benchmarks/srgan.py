@@ -1,6 +1,6 @@
 """What a GAN changes: SRResNet x4 trained on the MSE, then against a discriminator of growing weight.
 
-    uv run python -m benchmarks.srgan DATA [--feature-weights FILE] [--second-weights FILE] [--json]
+    uv run python -m benchmarks.srgan --data FOLDER [--feature-weights FILE] [--second-weights FILE] [--json]
 
 Stage 1 trains srresnet-small with its preset's settings. Each run of stage 2 starts from there and from the same
 discriminator, on the same batches; the runs differ in the adversarial term's share of the loss at the start.
@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tyro.conf import Positional
 
 from benchmarks import published, timing
 from benchmarks.timing import Facts
@@ -38,7 +37,7 @@ INDEPENDENT = "fire5"  # SqueezeNet's layer, which only measures
 class Options(timing.Options):
     """Train SRResNet, and SRGANs from it with the adversarial term at several weights, and compare."""
 
-    data: Positional[str]  # a folder of pictures, or a name that `srkit data` lists
+    data: str  # a folder of pictures, or a name that `srkit data` lists
     train: int = 450  # how many of them to train on
     held_out: int = 50  # how many others to measure on
     set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
