@@ -29,8 +29,7 @@ from srkit.data import ImageDataset, images, load_dataset, pictures
 from srkit.inference import upscale
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import choose_device, data_folder
-from srkit.training import FineTuner, TrainConfig
-from srkit.training.finetune import criterion
+from srkit.training import FineTuner, TrainConfig, finetune
 
 ARMS = ("plain", "flips", "warp")  # patches as they are; flipped and turned; flipped, turned and warped
 
@@ -97,28 +96,28 @@ def dataset(options: Options, data: str, split: str, warp: float | None = None) 
     return load_dataset(data, split, size=options.size, warp=warp, device=choose_device())
 
 
-def tune(options: Options, start: nn.Module, data: str, judge: losses.WeightedLoss, arm: str) -> FineTuner:
+def tune(options: Options, start: nn.Module, data: str, criterion: losses.WeightedLoss, arm: str) -> FineTuner:
     """Fine-tune on one domain."""
     train = dataset(options, data, "train", options.warp if arm == "warp" else None)
     config = TrainConfig(**options.training, augment=arm != "plain")
     out, validation = options.out / Path(data).name / arm, dataset(options, data, "val")
-    tuner = FineTuner(start, train, config, validation=validation, criterion=judge, out=out)
+    tuner = FineTuner(start, train, config, validation=validation, criterion=criterion, out=out)
     published.train(tuner, not options.json)
     return tuner
 
 
-def domain(options: Options, start: nn.Module, data: str, judge: losses.WeightedLoss) -> tuple[Facts, list]:
+def domain(options: Options, start: nn.Module, data: str, criterion: losses.WeightedLoss) -> tuple[Facts, list]:
     """What is measured on one domain; and before, after, and ground truth of its test picture with the most detail."""
     test, device, scale = dataset(options, data, "test"), choose_device(), models.scales_of(start)[-1]
 
     def table(model: nn.Module) -> metrics.Table:
-        return metrics.evaluate(model.to(device), test, scale, judge)
+        return metrics.evaluate(model.to(device), test, scale, criterion)
 
     before = table(start)
     facts = {"test": str(test), "bicubic": published.measured(table(models.create("bicubic", scale)))}
     facts["before"] = published.measured(before)
     for arm in ARMS:
-        tuner = tune(options, start, data, judge, arm)
+        tuner = tune(options, start, data, criterion, arm)
         assert tuner.out
         pairs = {"paired": tuner.result, "without a criterion": models.load(tuner.out / "last.pt")}
         changes = {name: metrics.paired(before, table(model)) for name, model in pairs.items()}
@@ -140,10 +139,10 @@ def domain(options: Options, start: nn.Module, data: str, judge: losses.Weighted
 def run(options: Options) -> tuple[Facts, str]:
     """Every domain, measured and shown."""
     start = models.load(options.start)
-    judge = criterion(options.feature_weights, options.deepest, second=options.second_weights)
+    criterion = finetune.criterion(options.feature_weights, options.deepest, second=options.second_weights)
     found, rows = {}, []
     for data in options.data:
-        found[Path(data).name], row = domain(options, start, data, judge)
+        found[Path(data).name], row = domain(options, start, data, criterion)
         rows.append(row)
     shown = losses.create({"relu2_2": 1.0}, "vgg19", options.feature_weights)
     kept = ", ".join(f"{name} {facts['warp']['best step']}" for name, facts in found.items())
@@ -153,13 +152,13 @@ def run(options: Options) -> tuple[Facts, str]:
     facts = {
         "command": "python -m benchmarks.transfer",
         "start": {**getattr(start, "config", {}), "weights_sha256": weights_sha256(start.state_dict())},
-        "features": judge.describe(),
+        "features": criterion.describe(),
         "training": options.training | {"warp": options.warp},
         "domains": found,
         "shown": page.scores,
     }
     published.publish(page, "transfer", facts)
-    lines = [judge.describe()]
+    lines = [criterion.describe()]
     for name, one in found.items():
         lines.append(f"\n{name}: {one['test']}; bicubic {one['bicubic']['psnr']:.2f} dB")
         for arm in ARMS:

@@ -275,6 +275,7 @@ def test_lists_of_data_sets_and_of_pretrained_networks(call):
     assert "licence" in call("data")[1] and "9 pictures" in call("data", "bundled")[1]
     cards = json.loads(call("inspect", "--json")[1])
     assert json.loads(call("inspect", "srcnn915-x3", "--json")[1]) == cards["srcnn915-x3"]
+    assert "needs timm" in next(line for line in call("inspect")[1].splitlines() if "superresnet-clip" in line)
     assert "(30.41)" in call("inspect")[1] and "T91" in call("inspect", "srcnn915-x3")[1]  # bicubic on Set5, x3
 
 

@@ -300,7 +300,8 @@ def _table(cards: dict[str, dict[str, Any]]) -> str:
     for name, card in cards.items():
         bicubic = card["bicubic"]
         reached = [f"{test} {got['psnr']:.2f} ({bicubic[test]['psnr']:.2f})" for test, got in card["measured"].items()]
-        lines.append(f"{name:24} {'; '.join(reached)}")
+        needs = f"; needs {card['needs']}: pip install {card['needs']}" if "needs" in card else ""
+        lines.append(f"{name:24} {'; '.join(reached)}{needs}")
     return "\n".join(lines)
 
 

@@ -127,6 +127,17 @@ TRAINERS = {
 }
 
 
+def test_an_overflow_halves_a_gans_scale_once(pictures):
+    trainer = gan(pictures, log_freq=100)
+    next(trainer)
+    before, scaled = trainer.scaler.get_scale(), trainer.scaler.scale
+    trainer.scaler.scale = lambda loss: scaled(loss) * float("inf")  # both networks' gradients overflow
+    weights = [parameter.clone() for parameter in trainer.model.parameters()]
+    next(trainer)
+    assert trainer.scaler.get_scale() == before / 2
+    assert all(torch.equal(a, b) for a, b in zip(weights, trainer.model.parameters(), strict=True))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="only the stand-in counts")
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_between_two_rows_of_the_history_nothing_waits_for_the_device(kind, pictures):
