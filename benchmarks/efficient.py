@@ -157,7 +157,7 @@ def publish(options: Options, trainer: Cooling, scale: int) -> Facts:
     """Write the plain network, in half precision, and its card, which is returned."""
     tests = {
         f"{options.held_out} held-out pictures of {published.SIDE} x {published.SIDE}": trainer.validation,
-        "on Set5": load_dataset(options.set5, "all", device=choose_device()),
+        "Set5": load_dataset(options.set5, "all", device=choose_device()),
     }
     wide: Any = trainer.result
     plain = wide.merged()
