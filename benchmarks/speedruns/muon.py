@@ -57,7 +57,8 @@ def train(files: list[Path], seed: int) -> nn.Module:
             group["lr"] = rate * factor
         optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(average, weights, 1 - min(AVERAGE, (1 + step) / (10 + step)))
-    with torch.no_grad():
-        torch._foreach_copy_(weights, average)
+            for mean, weight in zip(average, weights, strict=True):
+                mean.lerp_(weight, 1 - min(AVERAGE, (1 + step) / (10 + step)))
+    for mean, weight in zip(average, weights, strict=True):
+        weight.data = mean
     return model.merged().eval()

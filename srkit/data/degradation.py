@@ -113,7 +113,7 @@ class PhotoDegradation:
             generator: on the CPU; decides everything that is drawn.
         """
         low = degrade(high, scale)
-        size = low.shape[-2:]
+        size = (low.shape[-2], low.shape[-1])
         middle = 1 + 0.4 * self.strength * (torch.rand((), generator=generator).item() - 0.3)  # its size between both
         low = self._once(low, generator, 1.0)
         low = resize(low, scale=middle).clamp(0, 1)

@@ -1,0 +1,12 @@
+"""Checks of what a student wrote: right, not written yet, or wrong in a way that has a name.
+
+    merge = checks.merge(merge)
+
+A check prints one line and returns what the lesson goes on with: the student's own answer if it is right, srkit's if
+not, so that nobody is stuck. A wrong answer is compared with wrong answers that are likely, and told which it is.
+"""
+
+from srkit.course.checks.check import Check, module
+from srkit.course.checks.lesson_10 import merge
+
+__all__ = ["Check", "merge", "module"]

@@ -1,0 +1,97 @@
+"""Checks of a student's answers: right ones are used, wrong ones named, and nobody is stuck."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from srkit import losses, settings
+from srkit.course import checks
+from srkit.course.checks import Check
+
+ALL = [check for check in vars(checks).values() if isinstance(check, Check)]
+MISTAKES = [pytest.param(check, message, id=f"{check.name}: {message}") for check in ALL for message in check.mistakes]
+
+
+def mean(x):
+    return x.mean(0)
+
+
+average = Check(
+    "average",
+    mean,
+    lambda generator: [(torch.randn(2, 2, generator=generator),) for _ in range(3)],
+    {"this is the sum: divide by how many there are": lambda x: x.sum(0)},
+)
+
+
+@pytest.mark.parametrize("check", ALL, ids=lambda check: check.name)
+def test_own_answer_is_right_and_a_stub_is_not_written_yet(check):
+    assert check.complaint(check.own) == ""
+    assert check.complaint(lambda *arguments: ...) == "not written yet"
+
+
+@pytest.mark.parametrize(("check", "message"), MISTAKES)
+def test_each_likely_mistake_is_told_its_own_message(check, message):
+    assert check.complaint(check.mistakes[message]) == message
+
+
+def test_right_answer_is_used_and_a_wrong_one_is_not(capsys):
+    def right(x):
+        return sum(x) / len(x)
+
+    def wrong(x):
+        return x.sum(0)
+
+    assert average(right) is right and settings.CHECKS["average"]
+    assert average(wrong) is mean and not settings.CHECKS["average"]
+    assert "divide by how many" in capsys.readouterr().out
+
+
+def in_place(x):
+    x /= 2
+    return x.sum(0)
+
+
+def fails(x):
+    raise ValueError("no such thing")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (in_place, "in place"),
+        (fails, "ValueError: no such thing"),
+        (lambda x: torch.zeros(2), "the same whatever"),
+        (lambda x: x.mean(), r"shape ()"),
+        (lambda x: str(x), "a str"),
+        (lambda x: x.mean(0) + 0 * losses.l1(x, x), "srkit's own"),
+        (lambda x: x.mean(0) + 0.5, "expected is"),
+    ],
+)
+def test_any_other_wrong_answer_is_told_what_is_wrong_with_it(answer, words):
+    assert words in average.complaint(answer)
+
+
+class Small(nn.Module):
+    def __init__(self, padding=1):
+        super().__init__()
+        self.layer = nn.Conv2d(1, 2, 3, padding=padding)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def test_networks_are_compared_by_what_their_weights_make_of_a_picture():
+    check = Check(
+        "Small",
+        Small,
+        lambda generator: [(torch.randn(1, 1, 5, 5, generator=generator),)],
+        {"it makes the picture smaller: padding": lambda: Small(0)},
+        checks.module,
+    )
+    assert check.complaint(Small) == ""
+    assert check.complaint(lambda: nn.Sequential(nn.Conv2d(1, 2, 3, padding=1))) == ""
+    assert "smaller" in check.complaint(lambda: Small(0))
+    assert check.complaint(lambda: ...) == "not written yet"
