@@ -102,7 +102,7 @@ class ImageDataset:
         sizes = sorted({(p.shape[-1], p.shape[-2]) for p in self.pictures})
         size = f"{sizes[0][0]} x {sizes[0][1]}" + (f" to {sizes[-1][0]} x {sizes[-1][1]}" if sizes[1:] else "")
         warp = f", warp {self.warp.strength:g}" if self.warp else ""
-        where = f"{self.bytes / 1e6:.1f} MB on {self.pictures[0].device} for {self.device}"
+        where = f"{self.bytes / 1e6:.1f} MB on {self.pictures[0].device}"
         return f"ImageDataset({len(self)} pictures, {size}, {where}{warp})"
 
     def batch(

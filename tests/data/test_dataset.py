@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import photograph
-from PIL import Image
 
 from srkit.data import ImageDataset, images, load_dataset
 from srkit.data import dataset as module
@@ -92,16 +91,6 @@ def test_load_square_and_as_they_are(tmp_path, capsys):
     load_dataset(tmp_path, "all", size=24)
     said = capsys.readouterr().out
     assert said.startswith("1 of 5 pictures") and "small.png" in said and said.count("\n") == 1
-
-
-def test_every_kind_of_picture_becomes_rgb(tmp_path):
-    kinds = {"I;16": 13107, "L": 51, "P": 2, "CMYK": (0, 255, 255, 0), "RGBA": (7, 7, 7, 0)}
-    for mode, value in kinds.items():
-        suffix = "tif" if mode == "CMYK" else "png"
-        Image.new(mode, (50, 40), value).save(tmp_path / f"{mode.replace(';', '')}.{suffix}")
-    for warp in (None, 0.5):
-        high = load_dataset(tmp_path, "all", size=32, warp=warp).batch(0, 5, 32, 4).high
-        assert high.shape == (5, 3, 32, 32) and high.std((2, 3)).max() < 1e-3
 
 
 def test_bad_input(tmp_path, dataset, monkeypatch):
