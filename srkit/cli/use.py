@@ -55,7 +55,7 @@ class Data:
 
     def __call__(self) -> None:
         if self.name is None:
-            rows = [row._asdict() for row in sources.listing()]
+            rows = sources.listing()
             print(json.dumps(rows, indent=2) if self.json else _tree({row["name"]: row for row in rows}))
             return
         paths = sources.pictures(self.name, mirror=self.mirror)
@@ -140,10 +140,10 @@ class Upscale:
         """Enlarge one file by the model of that name; a line about it."""
         if target.exists() and not self.overwrite:
             return f"{target}: exists already and was left as it is; --overwrite writes it anew"
-        low = images.read(path, alpha="keep", keep_bytes=True)
+        low = images.read_stored(path)
         channels = 1 if len(low) == 3 and images.is_gray(low) else len(low)
         height, width = (upscaler.scale * side for side in low.shape[1:])
-        images.write_bands((band[:channels] for band in upscaler.bands(low)), target, (height, width))
+        images.write_bands((band[:channels] for band in upscaler.bands(low)), target, (channels, height, width))
         return f"{target}: {width} x {height}, by {name}"
 
 

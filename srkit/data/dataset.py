@@ -8,14 +8,12 @@ batched tensor operations. Lesson 01 compares it with the textbook's three ways.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +21,6 @@ from srkit.data import sources
 from srkit.data.images import crop_to_multiple, degrade, dimensions, from_uint8, read, square, to_uint8
 from srkit.data.warping import Warp
 from srkit.settings import SRKitError, free_memory, unknown
-
-PLACES = ("auto", "device", "host", "disk")
-AT_ONCE = 64  # pictures that are decoded ahead of the one that is stored
 
 
 class Batch(NamedTuple):
@@ -38,26 +33,25 @@ class Batch(NamedTuple):
 class ImageDataset:
     """Pictures as bytes, and batches cut from them; `dataset[i]` is (name, high).
 
+    The bytes lie on the device if they take at most half of its free memory, else, for a GPU, pinned in the host's.
+
     Args:
         pictures: uint8 (3, H, W) each; the sizes may differ.
         names: one name per picture; numbers if not given.
         device: where batches are made.
-        place: where the bytes lie. "device"; "host", pinned in memory for a GPU; "disk", a temporary file
-            mapped into memory, filled picture by picture; or "auto", the first of these with room: a
-            data set takes at most half of the memory that is free.
         config: how `load_dataset` would make this data set again; empty for pictures of your own.
         warp: batches warp their pictures; `pairs`, `dataset[i]` and what measures show them unwarped, squared to the
             warp's size.
 
     Attributes:
-        names, device, place, config, warp: as above.
+        names, device, config, warp: as above.
         pictures: uint8 (3, H, W) each, where they lie.
         bytes: how many they are.
         fingerprint: sha256 of all pixels and shapes, and the warp in words: two data sets that train alike have the
             same.
 
     Raises:
-        SRKitError: no pictures, or one that is not uint8 (3, H, W), or an unknown place.
+        SRKitError: no pictures, or one that is not uint8 (3, H, W).
     """
 
     def __init__(
@@ -65,37 +59,31 @@ class ImageDataset:
         pictures: Iterable[Tensor],
         names: Sequence[str] | None = None,
         device: torch.device | str = "cpu",
-        place: str = "auto",
         config: dict[str, Any] | None = None,
         warp: Warp | None = None,
     ) -> None:
         self.device, self.config, self.warp = torch.device(device), dict(config or {}), warp
-        if place not in PLACES:
-            raise unknown("place", place, PLACES)
-        if place == "auto":
-            pictures = list(pictures)
-            place = choose_place(sum(picture.numel() for picture in pictures), self.device)
-        self.place = place
-        # One long row of bytes holds every picture, whatever its size: it moves and maps as a whole.
-        digest, shapes = hashlib.sha256(), []
-        rows = _rows(pictures, shapes, digest)
-        row = _on_disk(rows) if place == "disk" else torch.cat(list(rows))
-        if place == "device":
-            row = row.to(self.device)
-        elif place == "host" and self.device.type == "cuda":
-            row = row.pin_memory()  # only pinned memory is copied to a GPU while it computes
+        self.pictures = list(pictures)
+        self.names = [str(i) for i in range(len(self.pictures))] if names is None else list(names)
+        if not self.pictures:
+            raise SRKitError("a data set needs at least one picture")
+        self.bytes, digest = sum(picture.numel() for picture in self.pictures), hashlib.sha256()
+        for picture in self.pictures:
+            if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+                raise SRKitError(f"a data set holds uint8 (3, H, W), not {picture.dtype} {tuple(picture.shape)}")
+            digest.update(repr(tuple(picture.shape)).encode())
+            digest.update(picture.cpu().contiguous().numpy().data)
         self.fingerprint = digest.hexdigest()
         if warp:  # a training with another warp is another training: it must not resume from this one's checkpoint
             self.fingerprint += f" warp {warp.strength:g} of {warp.size or 'crops'}"
-        self.bytes = row.numel()
-        self.names = list(names) if names is not None else [str(i) for i in range(len(shapes))]
-        parts = row.split([shape.numel() for shape in shapes])
-        self.pictures = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+        if self.device.type != "cuda" or self.bytes <= free_memory(self.device) // 2:
+            self.pictures = [picture.to(self.device).contiguous() for picture in self.pictures]
+        else:  # only pinned memory is copied to a GPU while it computes
+            self.pictures = [picture.cpu().contiguous().pin_memory() for picture in self.pictures]
+        index = min(range(len(self)), key=lambda i: min(self.pictures[i].shape[1:]))
+        self._narrowest = (self.names[index], *self.pictures[index].shape[1:])
         if warp and warp.size:
             self._narrowest = ("the view of a warp", warp.size, warp.size)
-        else:
-            index = min(range(len(shapes)), key=lambda i: min(shapes[i][1:]))
-            self._narrowest = (self.names[index], *shapes[index][1:])
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -114,7 +102,7 @@ class ImageDataset:
         sizes = sorted({(p.shape[-1], p.shape[-2]) for p in self.pictures})
         size = f"{sizes[0][0]} x {sizes[0][1]}" + (f" to {sizes[-1][0]} x {sizes[-1][1]}" if sizes[1:] else "")
         warp = f", warp {self.warp.strength:g}" if self.warp else ""
-        where = f"{self.bytes / 1e6:.1f} MB on {self.place} for {self.device}"
+        where = f"{self.bytes / 1e6:.1f} MB on {self.pictures[0].device}"
         return f"ImageDataset({len(self)} pictures, {size}, {where}{warp})"
 
     def batch(
@@ -126,7 +114,6 @@ class ImageDataset:
         *,
         seed: int = 0,
         augment: bool = True,
-        centre: bool = False,
         shard: slice = slice(None),
     ) -> Batch:
         """The training batch of one step: random patches, flipped and rotated, and their low.
@@ -141,7 +128,6 @@ class ImageDataset:
             scale: 2, 3 or 4.
             seed: another seed, another order.
             augment: flip and rotate each patch at random, one of the eight ways.
-            centre: cut the middle of each picture instead of a random place.
             shard: which of the batch's patches to make; several processes share a batch so.
 
         Raises:
@@ -152,7 +138,6 @@ class ImageDataset:
         # Whoever makes a shard draws what the others draw, and takes its own.
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         where = torch.rand(batch_size, 2, generator=generator)[shard]
-        where = torch.full_like(where, 0.5) if centre else where
         ways = torch.randint(8, (batch_size,), generator=generator)[shard]
         if self.warp:
             noise = torch.rand(batch_size, 8, generator=generator)[shard]
@@ -162,8 +147,7 @@ class ImageDataset:
             high = high.to(self.device, non_blocking=True)
         if augment:
             high = _dihedral(high, ways.to(self.device, non_blocking=True))
-        high = from_uint8(high)
-        return Batch(degrade(high, scale), high)
+        return _pair(from_uint8(high), scale)
 
     def pairs(self, scale: int, batch_size: int = 1) -> Iterator[Batch]:
         """Every whole picture once, in order, as batches of up to `batch_size` of equal shape: for validation.
@@ -180,10 +164,10 @@ class ImageDataset:
             except SRKitError as error:
                 raise SRKitError(f"{name}: {error}") from None
             if waiting and (len(waiting) == batch_size or waiting[0].shape != high.shape):
-                yield _pair(waiting, scale)
+                yield _pair(torch.stack(waiting), scale)
                 waiting = []
             waiting.append(high)
-        yield _pair(waiting, scale)
+        yield _pair(torch.stack(waiting), scale)
 
     def indices(self, step: int, batch_size: int, seed: int = 0) -> list[int]:
         """Which pictures the batch of a step shows, by their index; arguments as in `batch`."""
@@ -204,31 +188,6 @@ class ImageDataset:
             raise SRKitError(f"a patch of {patch_size} does not fit into {where}: choose a smaller one")
 
 
-def _rows(pictures: Iterable[Tensor], shapes: list[torch.Size], digest: Any) -> Iterator[Tensor]:
-    """The bytes of each picture; meanwhile its shape is noted, and both are digested."""
-    for picture in pictures:
-        if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
-            raise SRKitError(f"a data set holds uint8 (3, H, W), not {picture.dtype} {tuple(picture.shape)}")
-        shapes.append(picture.shape)
-        digest.update(repr(tuple(picture.shape)).encode())
-        digest.update(picture.cpu().contiguous().numpy().data)
-        yield picture.reshape(-1)
-    if not shapes:
-        raise SRKitError("a data set needs at least one picture")
-
-
-def _on_disk(rows: Iterable[Tensor]) -> Tensor:
-    """The rows one behind the other, in a temporary file without a name that is mapped into memory."""
-    try:
-        with tempfile.TemporaryFile(prefix="srkit-") as file:
-            for row in rows:
-                file.write(row.cpu().numpy().data)
-            return torch.from_numpy(np.memmap(file, np.uint8, "r+"))
-    except OSError as error:
-        where = f"{tempfile.gettempdir()}: no room for the pictures ({error.strerror})"
-        raise SRKitError(f"{where}: TMPDIR=… names another folder") from None
-
-
 def _cut(picture: Tensor, where: Sequence[float], patch_size: int) -> Tensor:
     """The patch that lies so far down and right in the picture, both in [0, 1)."""
     top = int(where[0] * (picture.shape[1] - patch_size + 1))
@@ -236,8 +195,7 @@ def _cut(picture: Tensor, where: Sequence[float], patch_size: int) -> Tensor:
     return picture[:, top : top + patch_size, left : left + patch_size]
 
 
-def _pair(highs: list[Tensor], scale: int) -> Batch:
-    high = torch.stack(highs)
+def _pair(high: Tensor, scale: int) -> Batch:
     return Batch(degrade(high, scale), high)
 
 
@@ -255,14 +213,6 @@ def _dihedral(pictures: Tensor, ways: Tensor) -> Tensor:
     return pictures
 
 
-def choose_place(size: int, device: torch.device | str) -> str:
-    """Where `size` bytes should lie for a device: the first of "device", "host" and "disk" with room."""
-    device = torch.device(device)
-    if size <= free_memory(device) // 2:
-        return "device"
-    return "host" if device.type == "cuda" and size <= free_memory() // 2 else "disk"
-
-
 def load_dataset(
     source: str | Path,
     split: str = "train",
@@ -272,9 +222,7 @@ def load_dataset(
     val: int | None = None,
     test: int | None = None,
     seed: int = 0,
-    mirror: str | Path | None = None,
     device: torch.device | str = "cpu",
-    place: str = "auto",
     warp: float | None = None,
 ) -> ImageDataset:
     """Read one split of a data set or of a folder of your own into an ImageDataset.
@@ -285,22 +233,31 @@ def load_dataset(
         size: make every picture size x size: the shorter side is resized, the middle cut out. None
             keeps the pictures as they are, whatever their sizes. A picture with a shorter side would be
             enlarged, and its ground truth blurred: a line says which.
-        train, val, test, seed, mirror: see `sources.split`.
-        device, place: see `ImageDataset`.
+        train, val, test, seed: see `sources.split`.
+        device: see `ImageDataset`.
         warp: strength, 0 to 1, with which batches warp their pictures, see `warping.Warp`. None does not.
 
     Raises:
-        SRKitError: an unknown source or split, no pictures, a picture that cannot be read.
+        SRKitError: an unknown source or split, no pictures, one that cannot be read, more than the memory holds.
     """
-    paths = _paths(source, split, (train, val, test), seed, mirror)
     config: dict[str, Any] = {"source": str(source), "split": split, "size": size}
     config |= {"train": train, "val": val, "test": test, "seed": seed}
     if warp is not None:
         config["warp"] = warp
+    if split == "all":
+        paths = sources.pictures(source)
+    elif split in sources.Split._fields:
+        paths = getattr(sources.split(source, train, val, test, seed), split)
+    else:
+        raise unknown("split", split, (*sources.Split._fields, "all"))
+    if not paths:
+        raise SRKitError(f"{source} has no {split} pictures: ask for another split, or for 'all'")
     side = size if warp is None else None  # what warps keeps the pictures' own pixels
     shapes = [dimensions(path) for path in paths]
-    if place == "auto":
-        place = choose_place(3 * sum(side**2 if side else height * width for height, width in shapes), device)
+    total, free = 3 * sum(side**2 if side else height * width for height, width in shapes), free_memory()
+    if total > free:
+        takes = f"{len(paths)} pictures take {total / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+        raise SRKitError(f"{source}: {takes}: ask for fewer, or for a smaller size")
     small = [path.name for path, shape in zip(paths, shapes, strict=True) if size and min(shape) < size]
     if small:
         shown = ", ".join(small[:3]) + (", …" if len(small) > 3 else "")
@@ -313,22 +270,7 @@ def load_dataset(
         picture = read(path)
         return to_uint8(square(picture, side) if side else picture)
 
-    def decoded() -> Iterator[Tensor]:
-        with ThreadPoolExecutor() as pool:
-            for first in range(0, len(paths), AT_ONCE):
-                yield from pool.map(decode, paths[first : first + AT_ONCE])
-
+    with ThreadPoolExecutor() as pool:
+        decoded = list(pool.map(decode, paths))
     views = None if warp is None else Warp(warp, size)
-    return ImageDataset(decoded(), [path.stem for path in paths], device, place, config, views)
-
-
-def _paths(source: str | Path, split: str, counts: tuple, seed: int, mirror: str | Path | None) -> list[Path]:
-    """The picture files of a split."""
-    if split not in (*sources.Split._fields, "all"):
-        raise unknown("split", split, (*sources.Split._fields, "all"))
-    if split == "all":
-        return sources.pictures(source, mirror=mirror)
-    paths = getattr(sources.split(source, *counts, seed=seed, mirror=mirror), split)
-    if not paths:
-        raise SRKitError(f"{source} has no {split} pictures: ask for another split, or for 'all'")
-    return paths
+    return ImageDataset(decoded, [path.stem for path in paths], device, config, views)

@@ -7,15 +7,16 @@ tensor, RGB, channels first (3, H, W), values in [0, 1]; a batch is (N, 3, H, W)
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, TiffImagePlugin, WebPImagePlugin  # noqa: F401, the two register themselves
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from srkit.settings import SRKitError, atomic_write, unknown
@@ -26,13 +27,10 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP",
            ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".gif": "GIF"}  # fmt: skip
 SUFFIXES = frozenset(FORMATS)
 LONGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".gif": 65_535}  # that these files can hold
-MOST_PIXELS, MOST_BYTES = 178_956_970, 4 * 178_956_970  # that are read, as floats and as bytes, of each colour
+MOST_PIXELS = 178_956_970  # that are read: with this many Pillow, too, takes a file for a bomb
 MOST_ACROSS = 1_000_000  # as libpng has it: a longer side is no photograph's
 PNG_LEVEL = 4  # of 0 to 9
-# Image.open is not used: its limit on pixels is a global, not to be changed while other threads read; and it would try
-# every format that Pillow knows, of which EPS starts another program.
-Image.preinit()  # registers BMP, GIF, JPEG and PNG
-READERS = [Image.OPEN[kind] for kind in FORMATS.values()]
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at half as many, from every thread
 
 
 def check_scale(scale: int) -> int:
@@ -45,7 +43,7 @@ def check_scale(scale: int) -> int:
 # ---------------------------------------------------------------------------------- files and tensors
 
 
-def read(path: str | Path, alpha: str = "white", keep_bytes: bool = False) -> Tensor:
+def read(path: str | Path, alpha: str = "white") -> Tensor:
     """Read a picture file as float32 RGB in [0, 1], shape (3, H, W).
 
     JPEG, PNG, TIFF, WebP, BMP, GIF, whatever the name's suffix; grey, palette, CMYK and 16-bit pictures become RGB
@@ -55,28 +53,33 @@ def read(path: str | Path, alpha: str = "white", keep_bytes: bool = False) -> Te
         path: the file.
         alpha: "white" composites a transparent picture on white; "keep" returns (4, H, W), RGBA,
             for every picture that has transparency.
-        keep_bytes: for large pictures: what the file holds in 8 bits stays uint8, 0 to 255, a quarter of the memory.
 
     Raises:
         SRKitError: the file is missing, empty, truncated, no picture, has values outside its range, or so many
-            pixels (over 179 million; as bytes four times as many) that decoding it could exhaust memory.
+            pixels (over 179 million) that decoding it could exhaust memory.
     """
-    if alpha not in ("white", "keep"):
-        raise unknown("alpha mode", alpha, ["white", "keep"])
-    with _opened(Path(path), MOST_BYTES if keep_bytes else MOST_PIXELS) as picture:
-        picture.load()
+    picture = read_stored(path).contiguous()
+    if picture.dtype == torch.uint8:
+        picture = from_uint8(picture)
+    if len(picture) == 4 and alpha != "keep":
+        picture = picture[:3] * picture[3:] + (1 - picture[3:])
+    return picture
+
+
+def read_stored(path: str | Path) -> Tensor:
+    """As `read`, with alpha, for large pictures: what the file holds in 8 bits stays uint8, a quarter of the memory."""
+    with _opened(path) as picture:
         ImageOps.exif_transpose(picture, in_place=True)  # otherwise it would copy pictures that stand upright too
-        if picture.mode.startswith("I") or picture.mode == "F":
-            return _read_deep(picture, path)
-        mode = "RGBA" if picture.has_transparency_data else "L" if keep_bytes and picture.mode in ("1", "L") else "RGB"
+        if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits, or floats: grey
+            top = 1 if picture.mode == "F" else 65535
+            values = np.asarray(picture, np.float32) / np.float32(top)
+            if not ((values >= 0) & (values <= 1)).all():
+                bad = f"some values are NaN or outside 0 to {top}"
+                raise SRKitError(f"{path}: {bad}: save it as an 8-bit or 16-bit picture")
+            return torch.from_numpy(values).expand(3, -1, -1)
+        mode = "RGBA" if picture.has_transparency_data else "RGB"
         array = np.array(picture if picture.mode == mode else picture.convert(mode))
-    chw = torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1)
-    if keep_bytes and (len(chw) < 4 or alpha == "keep"):
-        return chw if len(chw) > 1 else chw.expand(3, -1, -1)
-    floats = from_uint8(chw.contiguous())
-    if len(floats) == 4 and alpha == "white":
-        floats = floats[:3] * floats[3:] + (1 - floats[3:])
-    return to_uint8(floats) if keep_bytes else floats
+    return torch.from_numpy(array).permute(2, 0, 1)
 
 
 def dimensions(path: str | Path) -> tuple[int, int]:
@@ -85,46 +88,31 @@ def dimensions(path: str | Path) -> tuple[int, int]:
     Raises:
         SRKitError: as `read`, as far as a header can tell.
     """
-    with _opened(Path(path), MOST_BYTES) as picture:
+    with _opened(path) as picture:
         return picture.height, picture.width
 
 
 @contextmanager
-def _opened(path: Path, most: int) -> Iterator[Image.Image]:
-    """The picture of at most so many pixels, not yet decoded; every way in which that can fail becomes one line."""
-    if not path.is_file():
-        raise SRKitError(f"{path}: no such file")
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """The picture, not yet decoded; every way in which that can fail becomes one line."""
+    kinds = tuple(FORMATS.values())  # named, for among all that Pillow knows is EPS, which starts another program
     try:
-        with path.open("rb") as file:
-            start = file.read(16)
-            file.seek(0)
-            readers = [reader for reader, accepts in READERS if accepts and accepts(start)]
-            if not readers:
-                what = "not a picture, whatever its name says" if start else "the file is empty (0 bytes)"
-                raise SRKitError(f"{path}: {what}: PNG, JPEG, TIFF, WebP, BMP and GIF are read")
-            with readers[0](file, str(path)) as picture:
-                if picture.width * picture.height > most or max(picture.size) > MOST_ACROSS:
-                    pixels = f"{picture.width} x {picture.height} pixels"
-                    raise SRKitError(f"{path}: {pixels} are more than can be read: cut it into pieces first")
-                yield picture
+        with Image.open(path, formats=kinds) as picture:
+            if picture.width * picture.height > MOST_PIXELS or max(picture.size) > MOST_ACROSS:
+                raise Image.DecompressionBombError
+            yield picture
     except SRKitError:
         raise
-    except MemoryError:
-        raise SRKitError(f"{path}: too large for this machine's memory: cut it into pieces first") from None
+    except FileNotFoundError:
+        raise SRKitError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        what = "empty, or not a picture, whatever its name says"
+        raise SRKitError(f"{path}: {what}: PNG, JPEG, TIFF, WebP, BMP and GIF are read") from None
+    except (MemoryError, Image.DecompressionBombError):
+        raise SRKitError(f"{path}: more pixels than can be read: cut it into pieces first") from None
     except Exception as error:  # Pillow's readers raise more than a dozen kinds of them on a damaged file
         reason = str(error).splitlines()[:1] or [type(error).__name__]
         raise SRKitError(f"{path}: damaged or truncated picture ({reason[0]}): get the file again") from None
-
-
-def _read_deep(picture: Image.Image, path: str | Path) -> Tensor:
-    """A grey picture of 16 bits or of floats, as (3, H, W)."""
-    grey = np.asarray(picture, dtype=np.float32)
-    top = 1.0 if picture.mode == "F" else 65535.0
-    if np.isnan(grey).any():
-        raise SRKitError(f"{path}: some values are NaN, not a number: save it as an 8-bit or 16-bit picture")
-    if grey.min() < 0 or grey.max() > top:
-        raise SRKitError(f"{path}: values outside 0 to {top:g}: save it as an 8-bit or 16-bit picture")
-    return torch.from_numpy(grey / top).expand(3, -1, -1).contiguous()
 
 
 def write(picture: Tensor, path: str | Path, quality: int = 95) -> Path:
@@ -143,16 +131,16 @@ def write(picture: Tensor, path: str | Path, quality: int = 95) -> Path:
     """
     if picture.ndim != 3 or picture.shape[0] not in (1, 3, 4):
         raise SRKitError(f"cannot write shape {tuple(picture.shape)}: a picture is (1, 3 or 4, H, W)")
-    return write_bands([picture], path, (picture.shape[1], picture.shape[2]), quality)
+    return write_bands([picture], path, picture.shape, quality)
 
 
-def write_bands(bands: Iterable[Tensor], path: str | Path, size: tuple[int, int], quality: int = 95) -> Path:
+def write_bands(bands: Iterable[Tensor], path: str | Path, shape: Sequence[int], quality: int = 95) -> Path:
     """As `write`, of a picture that comes in bands of whole rows, from the top; a PNG never stands in memory whole.
 
     Args:
-        bands: (C, rows, W), bytes or floats in [0, 1]; C is 1 grey, 3 RGB or 4 RGBA, in all the same.
+        bands: (C, rows, W), bytes or floats in [0, 1].
         path, quality: as for `write`.
-        size: (H, W) of the whole picture.
+        shape: (C, H, W) of the whole picture; C is 1 grey, 3 RGB or 4 RGBA.
 
     Raises:
         SRKitError: the suffix is no picture type, a side is too long for it, or the file cannot be written.
@@ -161,50 +149,37 @@ def write_bands(bands: Iterable[Tensor], path: str | Path, size: tuple[int, int]
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise unknown("picture type", path.suffix, sorted(SUFFIXES))
-    if max(size) > LONGEST_SIDE.get(suffix, max(size)):
-        raise SRKitError(f"{path}: {size[1]} x {size[0]} pixels are too many for {suffix}: write a .png")
+    if max(shape) > LONGEST_SIDE.get(suffix, max(shape)):
+        raise SRKitError(f"{path}: {shape[2]} x {shape[1]} pixels are too many for {suffix}: write a .png")
     arrays = ((band if band.dtype == torch.uint8 else to_uint8(band)).permute(1, 2, 0).cpu().numpy() for band in bands)
     with atomic_write(path) as draft:
         if suffix == ".png":
-            _write_png(arrays, draft, *size)
+            _write_png(arrays, draft, *shape)
         else:
-            _write_whole(arrays, draft, *size, quality)
+            whole = np.concatenate(list(arrays))
+            picture = Image.fromarray(whole if whole.shape[2] > 1 else whole[..., 0])
+            if picture.mode == "RGBA" and suffix in (".jpg", ".jpeg", ".bmp"):
+                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+            picture.save(draft, format=FORMATS[suffix], quality=quality)
     return path
 
 
-def _write_whole(bands: Iterable[np.ndarray], path: Path, height: int, width: int, quality: int) -> None:
-    """Write bands of (rows, W, C) by Pillow, which wants the picture as a whole."""
-    kind, whole, top = FORMATS[path.suffix.lower()], None, 0
-    for band in bands:
-        piece = Image.fromarray(band[..., 0] if band.shape[2] == 1 else band)
-        if piece.mode == "RGBA" and kind in ("JPEG", "BMP"):
-            piece = Image.alpha_composite(Image.new("RGBA", piece.size, "white"), piece).convert("RGB")
-        whole = whole or Image.new(piece.mode, (width, height))
-        whole.paste(piece, (0, top))
-        top += piece.height
-    if whole:
-        whole.save(path, format=kind, quality=quality)
-
-
-def _write_png(bands: Iterable[np.ndarray], path: Path, height: int, width: int) -> None:
-    """Write bands of (rows, W, C) as PNG (ISO/IEC 15948), each row as its difference from the one above it."""
-    packer, above = zlib.compressobj(PNG_LEVEL), None
+def _write_png(bands: Iterable[np.ndarray], path: Path, channels: int, height: int, width: int) -> None:
+    """Write bands of (rows, W, C) as PNG (ISO/IEC 15948), each pixel as its difference from the one to its left."""
+    packer = zlib.compressobj(PNG_LEVEL)
     with path.open("wb") as file:
 
         def chunk(kind: bytes, content: bytes) -> None:
             file.write(struct.pack(">I", len(content)) + kind + content)
-            file.write(struct.pack(">I", zlib.crc32(content, zlib.crc32(kind))))
+            file.write(struct.pack(">I", zlib.crc32(kind + content)))
 
         file.write(b"\x89PNG\r\n\x1a\n")
+        colour_type = {1: 0, 3: 2, 4: 6}[channels]
+        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))
         for band in bands:
-            if above is None:
-                colour_type = {1: 0, 3: 2, 4: 6}[band.shape[2]]
-                chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))
-                above = np.zeros((1, width * band.shape[2]), np.uint8)
-            rows = np.concatenate([above, band.reshape(len(band), -1)])
-            above = rows[-1:]
-            filtered = np.insert(rows[1:] - rows[:-1], 0, 2, axis=1)  # each row begins with its filter: 2 is "up"
-            chunk(b"IDAT", packer.compress(filtered.tobytes()))
+            rows = np.diff(band, axis=1, prepend=np.uint8(0)).reshape(len(band), -1)
+            rows = np.insert(rows, 0, 1, axis=1)  # each row begins with its filter: 1 is "sub"
+            chunk(b"IDAT", packer.compress(rows.tobytes()))
         chunk(b"IDAT", packer.flush())
         chunk(b"IEND", b"")
 
@@ -222,9 +197,7 @@ def from_uint8(picture: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------- size and degradation
 
 
-def resize(
-    picture: Tensor, size: tuple[int, int] | None = None, scale: float | None = None, kernel: str = "bicubic"
-) -> Tensor:
+def resize(picture: Tensor, size: tuple[int, int] | None = None, scale: float = 1, kernel: str = "bicubic") -> Tensor:
     """Resize a picture or a batch, up or down, the way the protocol counts on.
 
     Bilinear and bicubic are antialiased: when shrinking, the kernel is stretched by the factor so that
@@ -233,7 +206,7 @@ def resize(
 
     Args:
         picture: (C, H, W) or (N, C, H, W), any float type.
-        size: the new (H, W); or
+        size: the new (H, W); or else
         scale: the factor, e.g. 3 or 1/3; sizes are rounded to the nearest pixel.
         kernel: "nearest", "bilinear" or "bicubic".
 
@@ -241,21 +214,14 @@ def resize(
         The same number of dimensions. Bicubic can overshoot [0, 1] slightly: nothing is clipped here.
 
     Raises:
-        SRKitError: unknown kernel, or not exactly one of size and scale, or an empty result.
+        SRKitError: unknown kernel.
     """
     if kernel not in KERNELS:
         raise unknown("kernel", kernel, KERNELS)
-    if size is None and scale is not None:
-        size = (round(picture.shape[-2] * scale), round(picture.shape[-1] * scale))
-    elif size is None or scale is not None:
-        raise SRKitError("resize takes either size=(H, W) or scale=…, and one of them only")
-    if min(size) < 1:
-        raise SRKitError(f"cannot resize {tuple(picture.shape[-2:])} to {tuple(size)}: nothing would be left")
+    size = size or (round(picture.shape[-2] * scale), round(picture.shape[-1] * scale))
+    mode = "nearest-exact" if kernel == "nearest" else kernel
     batch = picture if picture.ndim == 4 else picture[None]
-    if kernel == "nearest":
-        batch = F.interpolate(batch, tuple(size), mode="nearest-exact")
-    else:
-        batch = F.interpolate(batch, tuple(size), mode=kernel, antialias=True, align_corners=False)
+    batch = F.interpolate(batch, size, mode=mode, antialias=kernel != "nearest")
     return batch if picture.ndim == 4 else batch[0]
 
 
@@ -283,25 +249,23 @@ def square(picture: Tensor, size: int) -> Tensor:
     return picture[..., top : top + size, left : left + size]
 
 
-def degrade(high: Tensor, scale: int, kernel: str = "bicubic") -> Tensor:
-    """Make `low` from `high`: shrink by `scale`, then round to the 256 levels a file can hold.
+def degrade(high: Tensor, scale: int) -> Tensor:
+    """Make `low` from `high`: shrink by `scale` (bicubic), then round to the 256 levels a file can hold.
 
     Args:
         high: (C, H, W) or (N, C, H, W) in [0, 1]; H and W must divide by `scale`.
-        scale: 2, 3 or 4.
-        kernel: what shrinks the picture; the protocol's is "bicubic".
+        scale: a whole number.
 
     Returns:
         low, `scale` times smaller, in [0, 1].
 
     Raises:
-        SRKitError: another scale, or a size that does not divide (crop_to_multiple cuts it).
+        SRKitError: a size that does not divide (crop_to_multiple cuts it).
     """
-    check_scale(scale)
     height, width = high.shape[-2:]
     if height % scale or width % scale:
         raise SRKitError(f"{width} x {height} does not divide by {scale}: crop_to_multiple() cuts it first")
-    low = resize(high, (height // scale, width // scale), kernel=kernel)
+    low = resize(high, (height // scale, width // scale))
     return low.mul_(255).round_().clamp_(0, 255).div_(255)
 
 

@@ -62,12 +62,14 @@ def test_training_and_resuming(loss, precision, tmp_path):
     assert len(again.fit(progress=False).series("val/dB")[0]) == 2
 
 
-@pytest.mark.parametrize("place", ["device", "host", "disk"])
-def test_wherever_the_pictures_lie_batches_are_on_the_device(place):
-    held = ImageDataset([photograph(48, 48).mul(255).byte()], device="cuda", place=place)
+@pytest.mark.parametrize(("free", "place"), [(2**30, "cuda"), (2**10, "cpu")])
+def test_wherever_the_pictures_lie_batches_are_on_the_device(free, place, monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda *_: (free, free))
+    held = ImageDataset([photograph(48, 48).mul(255).byte()], device="cuda")
+    assert held.pictures[0].device.type == place
     batch = held.batch(0, 2, 24, 2)
     assert batch.low.device.type == batch.high.device.type == held[0][1].device.type == "cuda"
-    warped = load_dataset("bundled", "test", size=64, warp=0.5, device="cuda", place=place)
+    warped = load_dataset("bundled", "test", size=64, warp=0.5, device="cuda")
     assert warped.batch(0, 2, 32, 2).high.device.type == "cuda"
 
 
