@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.efficient import Muon
-from srkit.data.images import degrade, read
+from srkit.data.images import degrade, read, to_uint8
 from srkit.models import EfficientSR
 
 STEPS, BATCH, PATCH = 900, 16, 96  # patches of HR, in pixels
@@ -39,7 +39,7 @@ def train(files: list[Path], seed: int) -> nn.Module:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     with ThreadPoolExecutor() as pool:
-        pictures = list(pool.map(lambda path: read(path, keep_bytes=True), files))
+        pictures = list(pool.map(lambda path: to_uint8(read(path)), files))
     pictures = [picture for picture in pictures if min(picture.shape[1:]) >= PATCH]
     model = EfficientSR(4, channels=32, blocks=8, expand=True)
     weights = list(model.parameters())
