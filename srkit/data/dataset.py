@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from srkit.data import sources
+from srkit.data.degradation import PhotoDegradation
 from srkit.data.images import crop_to_multiple, degrade, dimensions, from_uint8, read, square, to_uint8
 from srkit.data.warping import Warp
 from srkit.settings import SRKitError, free_memory, unknown
@@ -42,13 +43,14 @@ class ImageDataset:
         config: how `load_dataset` would make this data set again; empty for pictures of your own.
         warp: batches warp their pictures; `pairs`, `dataset[i]` and what measures show them unwarped, squared to the
             warp's size.
+        degradation: how low is made of high; as the protocol does if not given.
 
     Attributes:
-        names, device, config, warp: as above.
+        names, device, config, warp, degradation: as above.
         pictures: uint8 (3, H, W) each, where they lie.
         bytes: how many they are.
-        fingerprint: sha256 of all pixels and shapes, and the warp in words: two data sets that train alike have the
-            same.
+        fingerprint: sha256 of all pixels and shapes, and warp and degradation in words: two data sets that train alike
+            have the same.
 
     Raises:
         SRKitError: no pictures, or one that is not uint8 (3, H, W).
@@ -61,8 +63,10 @@ class ImageDataset:
         device: torch.device | str = "cpu",
         config: dict[str, Any] | None = None,
         warp: Warp | None = None,
+        degradation: PhotoDegradation | None = None,
     ) -> None:
-        self.device, self.config, self.warp = torch.device(device), dict(config or {}), warp
+        self.device, self.config = torch.device(device), dict(config or {})
+        self.warp, self.degradation = warp, degradation
         self.pictures = list(pictures)
         self.names = [str(i) for i in range(len(self.pictures))] if names is None else list(names)
         if not self.pictures:
@@ -76,6 +80,8 @@ class ImageDataset:
         self.fingerprint = digest.hexdigest()
         if warp:  # a training with another warp is another training: it must not resume from this one's checkpoint
             self.fingerprint += f" warp {warp.strength:g} of {warp.size or 'crops'}"
+        if degradation:
+            self.fingerprint += f" photo {degradation.strength:g}"
         if self.device.type != "cuda" or self.bytes <= free_memory(self.device) // 2:
             self.pictures = [picture.to(self.device).contiguous() for picture in self.pictures]
         else:  # only pinned memory is copied to a GPU while it computes
@@ -101,9 +107,10 @@ class ImageDataset:
     def __repr__(self) -> str:
         sizes = sorted({(p.shape[-1], p.shape[-2]) for p in self.pictures})
         size = f"{sizes[0][0]} x {sizes[0][1]}" + (f" to {sizes[-1][0]} x {sizes[-1][1]}" if sizes[1:] else "")
-        warp = f", warp {self.warp.strength:g}" if self.warp else ""
+        more = f", warp {self.warp.strength:g}" if self.warp else ""
+        more += f", degraded as photographs, {self.degradation.strength:g}" if self.degradation else ""
         where = f"{self.bytes / 1e6:.1f} MB on {self.pictures[0].device}"
-        return f"ImageDataset({len(self)} pictures, {size}, {where}{warp})"
+        return f"ImageDataset({len(self)} pictures, {size}, {where}{more})"
 
     def batch(
         self,
@@ -147,7 +154,14 @@ class ImageDataset:
             high = high.to(self.device, non_blocking=True)
         if augment:
             high = _dihedral(high, ways.to(self.device, non_blocking=True))
-        return _pair(from_uint8(high), scale)
+        high = from_uint8(high)
+        if shard.start:  # of several processes each has strengths of its own
+            generator.manual_seed(seed * 1_000_003 + step + 999_983 * shard.start)
+        return Batch(self.degraded(high, scale, generator), high)
+
+    def degraded(self, high: Tensor, scale: int, generator: torch.Generator) -> Tensor:
+        """low (N, 3, h, w) of high (N, 3, scale * h, scale * w), as this data set makes it; `generator` on the CPU."""
+        return self.degradation(high, scale, generator) if self.degradation else degrade(high, scale)
 
     def pairs(self, scale: int, batch_size: int = 1) -> Iterator[Batch]:
         """Every whole picture once, in order, as batches of up to `batch_size` of equal shape: for validation.
@@ -157,17 +171,17 @@ class ImageDataset:
         Raises:
             SRKitError: a picture is smaller than `scale`.
         """
-        waiting: list[Tensor] = []
-        for name, high in self:
+        waiting: list[Batch] = []
+        for number, (name, high) in enumerate(self):
             try:
-                high = crop_to_multiple(high, scale)
+                high = crop_to_multiple(high, scale)[None]
             except SRKitError as error:
                 raise SRKitError(f"{name}: {error}") from None
-            if waiting and (len(waiting) == batch_size or waiting[0].shape != high.shape):
-                yield _pair(torch.stack(waiting), scale)
+            if waiting and (len(waiting) == batch_size or waiting[0].high.shape != high.shape):
+                yield Batch(*map(torch.cat, zip(*waiting, strict=True)))
                 waiting = []
-            waiting.append(high)
-        yield _pair(torch.stack(waiting), scale)
+            waiting.append(Batch(self.degraded(high, scale, torch.Generator().manual_seed(number)), high))
+        yield Batch(*map(torch.cat, zip(*waiting, strict=True)))
 
     def indices(self, step: int, batch_size: int, seed: int = 0) -> list[int]:
         """Which pictures the batch of a step shows, by their index; arguments as in `batch`."""
@@ -195,10 +209,6 @@ def _cut(picture: Tensor, where: Sequence[float], patch_size: int) -> Tensor:
     return picture[:, top : top + patch_size, left : left + patch_size]
 
 
-def _pair(high: Tensor, scale: int) -> Batch:
-    return Batch(degrade(high, scale), high)
-
-
 @lru_cache(maxsize=8)
 def _shuffled(count: int, seed: int, epoch: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -224,6 +234,7 @@ def load_dataset(
     seed: int = 0,
     device: torch.device | str = "cpu",
     warp: float | None = None,
+    photo: float | None = None,
 ) -> ImageDataset:
     """Read one split of a data set or of a folder of your own into an ImageDataset.
 
@@ -236,6 +247,8 @@ def load_dataset(
         train, val, test, seed: see `sources.split`.
         device: see `ImageDataset`.
         warp: strength, 0 to 1, with which batches warp their pictures, see `warping.Warp`. None does not.
+        photo: strength, 0 to 1, with which low is spoilt as photographs are, see `degradation.PhotoDegradation`. None
+            makes it as the protocol does.
 
     Raises:
         SRKitError: an unknown source or split, no pictures, one that cannot be read, more than the memory holds.
@@ -244,6 +257,8 @@ def load_dataset(
     config |= {"train": train, "val": val, "test": test, "seed": seed}
     if warp is not None:
         config["warp"] = warp
+    if photo is not None:
+        config["photo"] = photo
     if split == "all":
         paths = sources.pictures(source)
     elif split in sources.Split._fields:
@@ -273,4 +288,5 @@ def load_dataset(
     with ThreadPoolExecutor() as pool:
         decoded = list(pool.map(decode, paths))
     views = None if warp is None else Warp(warp, size)
-    return ImageDataset(decoded, [path.stem for path in paths], device, config, views)
+    spoilt = None if photo is None else PhotoDegradation(photo)
+    return ImageDataset(decoded, [path.stem for path in paths], device, config, views, spoilt)

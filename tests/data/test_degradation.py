@@ -63,3 +63,16 @@ def test_photo_degradation_is_a_function_of_its_generator(high):
 def test_strength_outside_its_range_is_refused(strength):
     with pytest.raises(SRKitError):
         PhotoDegradation(strength)
+
+
+def test_data_set_of_photographs_makes_the_same_low_each_time_and_is_another_training():
+    clean, photo = load_dataset("bundled", "test", size=64), load_dataset("bundled", "test", size=64, photo=0.5)
+    again = load_dataset(**photo.config)
+    assert again.fingerprint == photo.fingerprint != clean.fingerprint
+    for step in (0, 1):
+        one, other = photo.batch(step, 2, 48, 4), again.batch(step, 2, 48, 4)
+        assert torch.equal(one.low, other.low)
+        assert torch.equal(one.high, clean.batch(step, 2, 48, 4).high)
+        assert not torch.equal(one.low, clean.batch(step, 2, 48, 4).low)
+    lows = [torch.cat([pair.low for pair in photo.pairs(4, batch_size)]) for batch_size in (1, 2)]
+    assert torch.equal(*lows)

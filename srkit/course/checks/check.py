@@ -117,7 +117,7 @@ def _same(a: Any, b: Any) -> bool:
         return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-5)
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         return len(a) == len(b) and all(map(_same, a, b))
-    numbers: list[Any] = [value.item() if isinstance(value, Tensor) and value.numel() == 1 else value for value in (a, b)]
+    numbers: list[Any] = [one.item() if isinstance(one, Tensor) and one.numel() == 1 else one for one in (a, b)]
     if all(isinstance(number, int | float) for number in numbers):
         return math.isclose(*numbers, rel_tol=1e-4, abs_tol=1e-5)
     return type(a) is type(b) and bool(a == b)
