@@ -1,11 +1,12 @@
-"""The three networks that `srkit upscale` takes by default, efficient-x4, -x2 and -x3, from nothing.
+"""The networks that `srkit upscale` takes: efficient-x4, -x2, -x3, and efficient-photo-x4, -x2, from nothing.
 
     uv run python -m benchmarks.efficient my/photos --more t91 my/bsds200 [--publish] [--json]
 
 Called again after it was stopped, it goes on. x4 comes first; x2 and x3 start from its body and learn a new last
-convolution. The learning rate rises, stays, and falls in a straight line over the last part of the steps (--cooldown),
-in which the mean squared error takes the place of the absolute one: the same command with more --steps therefore
-lengthens a training that has ended.
+convolution; those for photographs as they are start from their clean sister, and learn and are measured on LR that is
+blurred, noisy and saved as JPEG (`data.degradation`). The learning rate rises, stays, and falls in a straight line over
+the last part of the steps (--cooldown), in which the mean squared error takes the place of the absolute one: the same
+command with more --steps therefore lengthens a training that has ended.
 """
 
 from __future__ import annotations
@@ -25,27 +26,29 @@ from benchmarks.timing import Facts
 from srkit import models
 from srkit.data import Batch, ImageDataset, load_dataset
 from srkit.models import pretrained
-from srkit.settings import SRKitError, choose_device
+from srkit.settings import SRKitError, choose_device, unknown
 from srkit.training import TrainConfig, Trainer, checkpoint
 
+START = {"x2": "x4", "x3": "x4", "photo-x4": "x4", "photo-x2": "x2"}  # from whose weights, where they fit
 MUON = 6.0  # a kernel's learning rate, as a multiple of all others'
 PATCH = 24  # side of a patch of low, in pixels
 
 
 @dataclass(kw_only=True)
 class Options(timing.Options):
-    """Train efficient-x4, and efficient-x2 and -x3 from it."""
+    """Train efficient-x4, and the others from it."""
 
     data: Positional[str]  # photographs: a folder, or a name that `srkit data` lists
     more: tuple[str, ...] = ()  # folders or names whose pictures are all trained on, too
     held_out: int = 50  # photographs of DATA to measure on, which are not trained on
     set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
-    scales: tuple[int, ...] = (4, 2, 3)  # which to train, in this order
+    networks: tuple[str, ...] = ("x4", "x2", "x3", "photo-x4", "photo-x2")  # which to train, in this order
     steps: int = 3400  # of x4; more are better
     cooldown: float = 0.45  # the last part of them, in which the learning rate falls to zero, on the MSE
-    finetune: int = 900  # steps of x2, and of x3
+    finetune: int = 900  # steps of each of the others
     finetune_cooldown: float = 0.6  # the last part of those
-    lr: float = 1e-3  # of x4; half of it for x2 and x3
+    lr: float = 1e-3  # of x4; half of it for the others
+    photo: float = 1.0  # strength of the degradation of those for photographs
     batch_size: int = 16  # patches in a batch
     publish: bool = False  # put weights and cards into srkit/weights
     out: Path = Path("runs/efficient")  # where everything goes
@@ -108,44 +111,50 @@ class Cooling(Trainer):
         return super().step(batch)
 
 
-def photographs(options: Options, split: str, size: int | None = None) -> ImageDataset:
+def photographs(options: Options, split: str, photo: float | None, size: int | None = None) -> ImageDataset:
     """The photographs to train on ("train") or to measure on ("val")."""
-    return load_dataset(options.data, split, size=size, val=options.held_out, test=0, device=choose_device())
+    counts: dict[str, Any] = {"val": options.held_out, "test": 0, "photo": photo}
+    return load_dataset(options.data, split, size=size, device=choose_device(), **counts)
 
 
-def pictures(options: Options, patch_size: int) -> ImageDataset:
+def pictures(options: Options, patch_size: int, photo: float | None) -> ImageDataset:
     """All pictures to train on: those that a patch fits into."""
+    first = photographs(options, "train", photo)
     more = [load_dataset(name, "all") for name in options.more]
-    every = [picture for dataset in (photographs(options, "train"), *more) for picture in dataset.pictures]
-    return ImageDataset([one.cpu() for one in every if min(one.shape[1:]) >= patch_size], device=choose_device())
+    every = [picture.cpu() for dataset in (first, *more) for picture in dataset.pictures]
+    fitting = [one for one in every if min(one.shape[1:]) >= patch_size]
+    return ImageDataset(fitting, device=choose_device(), degradation=first.degradation)
 
 
-def train(options: Options, scale: int) -> Cooling:
+def train(options: Options, network: str) -> Cooling:
     """One network, to its end, or on from where it stopped.
 
     Raises:
-        SRKitError: x2 or x3 is asked for, and x4 is not there yet.
+        SRKitError: an unknown network, or one whose start is not there yet.
     """
-    steps, part, lr = options.steps, options.cooldown, options.lr
+    if network != "x4" and network not in START:
+        raise unknown("network", network, ["x4", *START])
+    steps, part, lr, scale = options.steps, options.cooldown, options.lr, int(network[-1])
+    photo = options.photo if network.startswith("photo") else None
     torch.manual_seed(0)
     model = models.create("efficient", scale, expand=True)
-    if scale != 4:
+    if network in START:
         steps, part, lr = options.finetune, options.finetune_cooldown, options.lr / 2
-        start = options.out / "x4" / "last.pt"
+        start, own = options.out / START[network] / "last.pt", model.state_dict()
         if not start.exists():
-            raise SRKitError(f"{start} is missing: x2 and x3 start from x4, so train it first")
-        kept = {key: value for key, value in checkpoint.load(start)["ema"].items() if not key.startswith("tail")}
-        model.load_state_dict({**model.state_dict(), **kept})
+            raise SRKitError(f"{start} is missing: {network} starts from {START[network]}, so train it first")
+        kept = {key: value for key, value in checkpoint.load(start)["ema"].items() if value.shape == own[key].shape}
+        model.load_state_dict({**own, **kept})
     config = TrainConfig(
         steps=steps, batch_size=options.batch_size, patch_size=scale * PATCH, lr=lr,
         loss={"charbonnier": 1.0, "mse": 0.0}, save_freq=200,
     )  # fmt: skip
     trainer = Cooling(
         model,
-        pictures(options, config.patch_size),
+        pictures(options, config.patch_size, photo),
         config,
-        validation=photographs(options, "val", published.SIDE),
-        out=options.out / f"x{scale}",
+        validation=photographs(options, "val", photo, published.SIDE),
+        out=options.out / network,
         optimizer=partial(Muon, lr=lr, factor=MUON),
     )
     trainer.cooldown = max(1, round(part * steps))
@@ -153,21 +162,24 @@ def train(options: Options, scale: int) -> Cooling:
     return trainer
 
 
-def publish(options: Options, trainer: Cooling, scale: int) -> Facts:
+def publish(options: Options, trainer: Cooling, network: str) -> Facts:
     """Write the plain network, in half precision, and its card, which is returned."""
+    scale, photo = trainer.model.scale, trainer.dataset.degradation
+    spoilt = ", LR spoilt as photographs are" if photo else ""
     tests = {
-        f"{options.held_out} held-out pictures of {published.SIDE} x {published.SIDE}": trainer.validation,
-        "Set5": load_dataset(options.set5, "all", device=choose_device()),
+        f"{options.held_out} held-out pictures of {published.SIDE} x {published.SIDE}{spoilt}": trainer.validation,
+        f"Set5{spoilt}": load_dataset(options.set5, "all", photo=photo and photo.strength, device=choose_device()),
     }
     wide: Any = trainer.result
     plain = wide.merged()
     plain.half().float()  # what is stored is what is measured
     card = {
         "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",
+        **({"degradation": f"blur, noise, JPEG, twice; strength {photo.strength:g}"} if photo else {}),
         **published.training(trainer),
         "stages": {"charbonnier": trainer.steps - trainer.cooldown, "mse, cooling": trainer.cooldown},
         "optimizer": f"Muon for the kernels, {MUON} x the learning rate; Adam for all else",
-        "start": "nothing" if scale == 4 else "the body of efficient-x4",
+        "start": f"efficient-{START[network]}" if network in START else "nothing",
         "seconds": round(trainer.seconds),
         "measured": published.on_tests(plain, tests),
         "bicubic": published.on_tests(models.create("bicubic", scale), tests),
@@ -175,13 +187,13 @@ def publish(options: Options, trainer: Cooling, scale: int) -> Facts:
         "weights": "half precision; trained by and for srkit, under its licence",
     }
     folder = pretrained.FOLDER if options.publish else options.out / "weights"
-    pretrained.publish(plain, f"efficient-x{scale}", card, folder)
+    pretrained.publish(plain, f"efficient-{network}", card, folder)
     return card
 
 
 def run(options: Options) -> tuple[Facts, str]:
     """The networks, one after the other."""
-    cards = {f"efficient-x{scale}": publish(options, train(options, scale), scale) for scale in options.scales}
+    cards = {f"efficient-{one}": publish(options, train(options, one), one) for one in options.networks}
     lines = [
         f"{name}, {test}: {found['psnr']:.2f} dB, bicubic {card['bicubic'][test]['psnr']:.2f}"
         for name, card in cards.items()
