@@ -48,32 +48,31 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert checkpoint.load(path)["step"] == 3 and os.listdir(tmp_path) == ["last.pt"]
 
 
-def test_files_that_are_no_checkpoints(tmp_path):
+@pytest.fixture
+def no_checkpoint(tmp_path):
+    """A file by the name of what is wrong with it."""
     whole = checkpoint.save(STATE, tmp_path / "whole.pt").read_bytes()
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 255
     contents = {"cut": whole[: len(whole) // 2], "text": b"not a checkpoint", "empty": b"", "damaged": bytes(damaged)}
+    contents["pickle"] = pickle.dumps(Payload(tmp_path / "executed"))
     for name, content in contents.items():
         (tmp_path / f"{name}.pt").write_bytes(content)
+    torch.save({"format": pretrained.STAMP, "model": Payload(tmp_path / "executed")}, tmp_path / "evil.pt")
     torch.save({"model": torch.zeros(3)}, tmp_path / "other.pt")
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    torch.save({"format": "srkit checkpoint 1", "recipe": {}}, tmp_path / "old.pt")
-    for name in ("none", *contents, "other", "tensor", "old"):
-        with pytest.raises(SRKitError, match=f"{name}.pt") as caught:
-            checkpoint.load(tmp_path / f"{name}.pt")
-        assert "\n" not in str(caught.value)
+    torch.save({"format": "srkit checkpoint 1"}, tmp_path / "old.pt")
+    return tmp_path
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_payload_is_never_executed(zipped, tmp_path):
-    path, target = tmp_path / "evil.pt", tmp_path / "executed"
-    if zipped:
-        torch.save({"format": pretrained.STAMP, "model": Payload(target)}, path)
-    else:
-        path.write_bytes(pickle.dumps(Payload(target)))
-    with pytest.raises(SRKitError):
-        checkpoint.load(path)
-    assert not target.exists()
+KINDS = ("none", "cut", "text", "empty", "damaged", "pickle", "evil", "other", "tensor", "old")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_no_checkpoint_is_refused_in_one_line_and_never_executed(name, no_checkpoint):
+    with pytest.raises(SRKitError, match=f"{name}.pt") as caught:
+        checkpoint.load(no_checkpoint / f"{name}.pt")
+    assert "\n" not in str(caught.value) and not (no_checkpoint / "executed").exists()
 
 
 def test_history_in_memory_and_in_its_file_say_the_same(tmp_path):
