@@ -205,9 +205,11 @@ class Trainer(Stepper):
             self._lock = lock(self.out, wait=False)
             if self.step_number == 0 and (aside := checkpoint.set_aside(self.out)):
                 self.log(f"the training that was in {self.out} is now in {aside}")
+            self.history.open()
 
     def release(self) -> None:
         """Let others train in this Trainer's folder."""
+        self.history.opened = False
         if self._lock:
             self._lock.release()
         self._lock = None

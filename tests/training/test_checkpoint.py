@@ -77,8 +77,12 @@ def test_what_is_no_checkpoint_is_refused_in_one_line_and_never_executed(name, n
 
 def test_history_in_memory_and_in_its_file_say_the_same(tmp_path):
     history = History(tmp_path / "new" / "history.jsonl")
-    for row in ({"step": 10, "mse": 0.5}, {"step": 20, "val/dB": 30.0}, {"step": 20, "mse": 0.25}):
+    history.add({"step": 10, "mse": 0.5})
+    assert not history.path.exists()
+    history.open()
+    for row in ({"step": 20, "val/dB": 30.0}, {"step": 20, "mse": 0.25}):
         history.add(row)
+    assert [json.loads(line) for line in history.path.read_text().splitlines()] == history.rows
     history.add_move(Move(20, "mse", 1.0, 0.5))
     assert history.series("mse") == ([10, 20], [0.5, 0.25]) and history.series("nothing") == ([], [])
     assert history.names() == ["mse", "val/dB"]

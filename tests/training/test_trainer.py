@@ -122,12 +122,18 @@ def test_beginning_anew_in_a_used_folder_loses_nothing(dataset, tmp_path):
     assert len((tmp_path / "replaced" / "1" / "history.jsonl").read_text().splitlines()) == 3
 
 
-def test_a_folder_in_which_another_trains_is_refused_and_left_as_it_is(dataset, tmp_path):
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_in_which_another_trains_is_refused_and_left_as_it_is(resume, dataset, tmp_path):
     fitted(dataset, 3, tmp_path)
-    before = (tmp_path / "last.pt").read_bytes()
+    with (tmp_path / "history.jsonl").open("a") as file:
+        file.write('{"step": 4}\n')  # the other one has gone on since it saved
+    before = [(tmp_path / name).read_bytes() for name in ("last.pt", "history.jsonl")]
+    subject = trainer(dataset, 6, tmp_path)
     with lock(tmp_path), pytest.raises(SRKitError, match=str(os.getpid())):
-        trainer(dataset, 6, tmp_path).fit(progress=False)
-    assert (tmp_path / "last.pt").read_bytes() == before and not (tmp_path / "replaced").exists()
+        subject.restore() if resume else subject.change(mse=0.5)
+        next(subject)
+    assert before == [(tmp_path / name).read_bytes() for name in ("last.pt", "history.jsonl")]
+    assert not (tmp_path / "replaced").exists()
     trainer(dataset, 6, tmp_path).fit(resume=True, progress=False)
     lock(tmp_path, wait=False).release()  # whose training has ended holds nothing
 
