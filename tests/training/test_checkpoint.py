@@ -26,15 +26,6 @@ class Payload:
         return os.mkdir, (str(self.target),)
 
 
-def test_round_trip_and_keeping_the_one_before(tmp_path):
-    path = tmp_path / "new" / "last.pt"
-    checkpoint.save(STATE, path)
-    checkpoint.save({**STATE, "step": 4}, path, keep=tmp_path / "new" / "previous.pt")
-    assert checkpoint.load(path)["step"] == 4
-    assert checkpoint.load(tmp_path / "new" / "previous.pt")["step"] == 3
-    assert torch.equal(checkpoint.load(path)["weights"], STATE["weights"])
-
-
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     path = checkpoint.save(STATE, tmp_path / "last.pt")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import photograph
 
-from srkit import live, models
+from srkit import models
 from srkit.data import ImageDataset
 from srkit.losses import WeightedLoss
 from srkit.settings import SRKitError
@@ -82,13 +82,6 @@ def test_resumed_it_ends_where_it_would_have(tmp_path):
     other = start()
     next(other.parameters()).data += 1
     assert tuner(other, tmp_path, ema=0.9, save_freq=1).restore().step_number == 0
-
-
-def test_a_live_run_of_it_is_replayed():
-    run = live.Run(tuner())
-    run.start()
-    run.wait()
-    assert not run.error and same(live.replay(run).result, run.trainer.result)
 
 
 def test_a_network_without_normalisation_is_copied_and_validation_is_a_must():
