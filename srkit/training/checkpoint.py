@@ -15,7 +15,7 @@ from torch import nn
 
 from srkit import models
 from srkit.models import pretrained
-from srkit.settings import SRKitError, atomic_write, lock
+from srkit.settings import SRKitError, atomic_write
 
 
 def save(state: dict[str, Any], path: str | Path, keep: str | Path | None = None) -> Path:
@@ -29,60 +29,25 @@ def save(state: dict[str, Any], path: str | Path, keep: str | Path | None = None
     Raises:
         SRKitError: it could not be written; what stood at `path` still stands there.
     """
-    path = Path(path)
-    with atomic_write(path, keep) as part:
+    with atomic_write(path, keep) as draft:
         try:
-            torch.save({"format": pretrained.STAMP, **state}, part)
+            torch.save({"format": pretrained.STAMP, **state}, draft)
         except RuntimeError as error:  # what PyTorch makes of a full disk
             raise OSError(str(error).splitlines()[0]) from None
-    return path
+    return Path(path)
 
 
-class Folder:
-    """Where a training writes: last.pt, previous.pt, best.pt, history.jsonl. One Trainer at a time holds it.
-
-    Args:
-        path: made when it is claimed.
-    """
-
-    FILES = ("last.pt", "previous.pt", "best.pt", "history.jsonl")
-
-    def __init__(self, path: Path) -> None:
-        self.path, self._lock = path, None
-
-    @property
-    def claimed(self) -> bool:
-        return self._lock is not None
-
-    def claim(self) -> None:
-        """Lock the folder until `release`, or until this process ends.
-
-        Raises:
-            SRKitError: another process trains there; the message says which.
-        """
-        self._lock = lock(self.path, wait=False)
-
-    def release(self) -> None:
-        """Let others train there."""
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
-
-    def set_aside(self) -> Path | None:
-        """Move another training's files into replaced/1, replaced/2, …, so that beginning anew loses nothing."""
-        if not (self.path / "last.pt").exists():
-            return None
-        numbers = [int(path.name) for path in (self.path / "replaced").glob("*") if path.name.isdecimal()]
-        aside = self.path / "replaced" / str(max(numbers, default=0) + 1)
-        aside.mkdir(parents=True)
-        for name in self.FILES:
-            if (self.path / name).exists():
-                os.replace(self.path / name, aside / name)
-        return aside
-
-    def save(self, state: dict[str, Any], name: str, keep: str | None = None) -> Path:
-        """Write one of the checkpoints; `keep` is the name under which the one before stays."""
-        return save(state, self.path / name, keep and self.path / keep)
+def set_aside(folder: Path) -> Path | None:
+    """Move another training's files into replaced/1, replaced/2, …, so that beginning anew loses nothing."""
+    if not (folder / "last.pt").exists():
+        return None
+    numbers = [int(path.name) for path in (folder / "replaced").glob("*") if path.name.isdecimal()]
+    aside = folder / "replaced" / str(max(numbers, default=0) + 1)
+    aside.mkdir(parents=True)
+    for name in ("last.pt", "previous.pt", "best.pt", "history.jsonl"):
+        if (folder / name).exists():
+            os.replace(folder / name, aside / name)
+    return aside
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -106,8 +71,7 @@ def load_discriminator(path: str | Path) -> nn.Module:
     """
     state = load(path)
     if "discriminator" not in state:
-        name = state["model_config"].get("name", "a model of your own")
-        raise SRKitError(f"{path} holds {name} and no discriminator: give a GAN's checkpoint, or begin with a new one")
+        raise SRKitError(f"{path} holds no discriminator: give a GAN's checkpoint, or begin with a new one")
     model = models.build(state["discriminator"]["config"])
     model.load_state_dict(state["discriminator"]["weights"])
     return model

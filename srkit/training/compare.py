@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,6 @@ class Result:
         tables: PSNR and SSIM by output: 2 (mid), 4 (large).
     """
 
-    name: str
     trainer: Trainer
     trainable: int
     frozen: int
@@ -78,19 +77,8 @@ class Result:
 
     def losses(self, scale: int) -> list[float]:
         """The validation loss 1 / PSNR of the output at 2 (mid) or 4 (large), of each validation; [] without one."""
-        scales = scales_of(self.trainer.model)
-        if scale not in scales:
-            return []
-        level = f"x{scale}/" if len(scales) > 1 else ""
-        return self.trainer.history.series(f"val/{level}psnr")[1]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain words and numbers."""
-        facts = {key: getattr(self, key) for key in ("name", "trainable", "frozen", "multiply_adds", "epoch_seconds")}
-        facts |= {"receptive_field": list(self.receptive_field), "memory": self.memory}
-        facts |= {"steps": self.trainer.step_number, "features": self.trainer.model.describe()}
-        losses = {word: self.losses(scale) for scale, word in OUTPUTS.items()}
-        return {**facts, "losses": losses, **_scores(self.tables)}
+        level = f"x{scale}/" if len(self.tables) > 1 else ""
+        return self.trainer.history.series(f"val/{level}psnr")[1] if scale in self.tables else []
 
 
 @dataclass(frozen=True)
@@ -99,36 +87,35 @@ class Comparison:
 
     results: dict[str, Result]
     bicubic: dict[int, metrics.Table]
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain words and numbers: notes, bicubic, networks; the validation losses of each, too."""
-        networks = [result.to_dict() for result in self.results.values()]
+        networks = []
+        for name, result in self.results.items():
+            costs = {key: value for key, value in vars(result).items() if key not in ("trainer", "tables")}
+            training = {"steps": result.trainer.step_number, "features": result.trainer.model.describe()}
+            losses = {word: result.losses(scale) for scale, word in OUTPUTS.items()}
+            networks.append({"name": name, **costs, **training, "losses": losses, **_scores(result.tables)})
         return {"notes": self.notes, "bicubic": _scores(self.bicubic), "networks": networks}
 
-    def rows(self) -> list[list[str]]:
-        """The table as words, the titles first and bicubic second; a dash where there is nothing."""
-        titles = ["network", "trainable", "frozen", "mult-adds / M", "receptive field", "s / epoch", "MB / step"]
-        titles += ["1/PSNR mid", "1/PSNR large", "dB mid", "SSIM mid", "dB large", "SSIM large"]
-        rows = [titles, ["bicubic", *["-"] * 8, *_words(self.bicubic)]]
-        for name, result in self.results.items():
-            cost = [f"{result.trainable:,}", f"{result.frozen:,}", f"{result.multiply_adds / 1e6:.0f}"]
-            cost += ["/".join(map(str, result.receptive_field)), f"{result.epoch_seconds:.2f}"]
-            cost += [f"{result.memory / 1e6:.1f}"]
-            losses = [result.losses(scale)[-1:] for scale in OUTPUTS]
-            words = [f"{last[0]:.4f}" if last else "-" for last in losses]
-            rows.append([name.removeprefix("superresnet-"), *cost, *words, *_words(result.tables)])
-        return rows
-
     def __str__(self) -> str:
-        columns = list(zip(*self.rows(), strict=True))
-        widths = [max(map(len, column)) for column in columns]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in self.rows()]
-        return "\n".join([*lines, "", *self.notes])
+        """A table in Markdown whose columns are aligned, for a terminal too; "-" where there is nothing."""
+        rows = [["network", "trainable", "frozen", "mult-adds / M", "receptive field", "s / epoch", "MB / step"]]
+        rows[0] += ["1/PSNR mid", "1/PSNR large", "dB mid", "SSIM mid", "dB large", "SSIM large"]
+        rows += [["---", *["---:"] * 12], ["bicubic", *["-"] * 8, *_words(self.bicubic)]]
+        for name, result in self.results.items():
+            costs = [f"{result.trainable:,}", f"{result.frozen:,}", f"{result.multiply_adds / 1e6:.0f}"]
+            costs += ["/".join(map(str, result.receptive_field)), f"{result.epoch_seconds:.2f}"]
+            losses = [f"{result.losses(scale)[-1]:.4f}" if result.losses(scale) else "-" for scale in OUTPUTS]
+            memory = f"{result.memory / 1e6:.1f}"
+            rows.append([name.removeprefix("superresnet-"), *costs, memory, *losses, *_words(result.tables)])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        rows = [[row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows]
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        return "\n".join([*lines, "", *(f"*{note}*  " for note in self.notes)])
 
-    def _repr_markdown_(self) -> str:
-        titles, *rows = ["| " + " | ".join(row) + " |" for row in self.rows()]
-        return "\n".join([titles, "|---" + "|---:" * 12 + "|", *rows, "", *(f"*{note}*  " for note in self.notes)])
+    _repr_markdown_ = __str__
 
 
 def available() -> list[str]:
@@ -167,21 +154,16 @@ def compare(
     check_alone("compare")
     if not names:
         raise SRKitError("nothing to compare: name at least one network")
-    made = {name: make(name, config) for name in names}  # all of them first: what is missing is said at once
-    trainers = {}
-    for name, model in made.items():
-        half = model.scale == 2
-        trainers[name] = Trainer(
-            model,
-            HalvedDataset(dataset) if half else dataset,
-            replace(config, patch_size=config.patch_size // 2) if half else config,
-            validation=HalvedDataset(validation) if half else validation,
-            out=Path(out) / name,
-            student=student,
-        )
+    trainers = {}  # all of them first: what is missing is said at once
+    for name in names:
+        model, own, pictures = make(name, config), config, (dataset, validation)
+        if model.scale == 2:
+            own = replace(config, patch_size=config.patch_size // 2)
+            pictures = HalvedDataset(dataset), HalvedDataset(validation)
+        trainers[name] = Trainer(model, pictures[0], own, None, pictures[1], Path(out) / name, student)
     results = {name: _train(name, trainer, validation) for name, trainer in trainers.items()}
-    bicubic = [measure(models.create("bicubic", scale), validation) for scale in OUTPUTS]
-    return Comparison(results, bicubic[0] | bicubic[1], _notes(list(trainers.values()), validation))
+    bicubic = measure(models.create("bicubic", 2), validation) | measure(models.create("bicubic", 4), validation)
+    return Comparison(results, bicubic, _notes(list(trainers.values()), validation))
 
 
 def make(name: str, config: TrainConfig) -> nn.Module:
@@ -218,28 +200,16 @@ def _train(name: str, trainer: Trainer, validation: ImageDataset) -> Result:
     trainer.fit(resume=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
-    trainable, frozen = models.count(model)
-    epoch = math.ceil(len(trainer.dataset) / config.batch_size)
-    return Result(
-        name,
-        trainer,
-        trainable,
-        frozen,
-        models.multiply_adds(model, SIDE, SIDE),
-        models.receptive_field(model),
-        trainer.seconds / max(1, trainer.step_number) * epoch,
-        step_memory(trainer),
-        measure(trainer.result, validation),
-    )
+    seconds = trainer.seconds / trainer.step_number * math.ceil(len(trainer.dataset) / config.batch_size)
+    costs = models.multiply_adds(model, SIDE, SIDE), models.receptive_field(model), seconds, step_memory(trainer)
+    return Result(trainer, *models.count(model), *costs, measure(trainer.result, validation))
 
 
 def step_memory(trainer: Trainer) -> int:
-    """What one step takes in bytes, beside weights and pictures; the weights stay as they are.
+    """What autograd keeps of one step's forward pass until the backward pass has used it, in bytes.
 
-    On CUDA the peak of what is allocated, less what was allocated before. Elsewhere what autograd keeps of the forward
-    pass until the backward pass has used it, each tensor counted once, the weights left out.
+    Each tensor counts once, the weights, which stay as they are, not at all.
     """
-    batch, device = trainer.batch(), trainer.device
     weights = {parameter.untyped_storage().data_ptr() for parameter in trainer.model.parameters()}
     kept: dict[int, int] = {}
 
@@ -250,33 +220,21 @@ def step_memory(trainer: Trainer) -> int:
         return tensor
 
     trainer.model.train()
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.backward(trainer.batch())
     trainer.optimizer.zero_grad()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        trainer.backward(batch)
-        memory = torch.cuda.max_memory_allocated(device) - before
-    else:
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            trainer.backward(batch)
-        memory = sum(kept.values())
-    trainer.optimizer.zero_grad()
-    return memory
+    return sum(kept.values())
 
 
 def _notes(trainers: list[Trainer], validation: ImageDataset) -> list[str]:
     """What one must know to read the table."""
-    first = trainers[0]
-    steps = sorted({trainer.step_number for trainer in trainers})
-    memory = "peak allocated" if first.device.type == "cuda" else "what autograd keeps for the backward pass"
+    first, side = trainers[0], validation[0][1].shape[-1] // 4 * 4
     features = dict.fromkeys(trainer.model.describe() for trainer in trainers if trainer.model.describe())
-    side = validation[0][1].shape[-1] // 4 * 4
     return [
-        f"{' to '.join(map(str, steps))} steps of {first.config.batch_size} on {len(first.dataset)} pictures, "
-        f"measured on {len(validation)} others: {side // 4} in, {side // 2} (mid, x2) and {side} (large, x4) out, "
-        "the same low for all.",
-        f"Multiply-adds in millions at {SIDE} x {SIDE}; receptive field: side in pixels of low, for mid/large; "
-        f"s / epoch on {first.device.type} in {first.precision}; MB / step: {memory}.",
+        f"{first.steps} steps of {first.config.batch_size} on {len(first.dataset)} pictures, measured on "
+        f"{len(validation)} others: {side // 4} in, {side // 2} (mid, x2) and {side} (large, x4) out, the same low "
+        f"for all; multiply-adds at {SIDE} x {SIDE}; receptive field: side in pixels of low, for mid/large; "
+        f"s / epoch on {first.device.type} in {first.precision}; MB / step: what autograd keeps for the backward pass.",
         *(f"Features: {words}." for words in features),
     ]
 

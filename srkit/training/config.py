@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from srkit.losses import WeightedLoss
 from srkit.settings import SRKitError
 
 
@@ -72,6 +73,15 @@ class TrainConfig:
         names = ("features", "feature_weights", "preprocessing", "content")
         return {"weights": self.loss, **{name: getattr(self, name) for name in names}}
 
+    def with_loss(self, loss: WeightedLoss) -> TrainConfig:
+        """These settings with a loss that exists already, so that a checkpoint can make it again."""
+        found: dict[str, Any] = {"loss": dict(loss.weights)}
+        for part in loss.perceptual[:1]:
+            extractor = part.extractor.config
+            found |= {"features": extractor["features"], "feature_weights": extractor["weights"]}
+            found |= {"preprocessing": extractor.get("preprocessing"), "content": part.layers_of.get("content", ())}
+        return replace(self, **found)
+
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "patch_size", "log_freq", "val_freq", "save_freq"):
             if getattr(self, name) < 1:
@@ -108,13 +118,8 @@ class GANConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.discriminator < 1 or self.discriminator_warmup < 0:
-            raise SRKitError(
-                f"discriminator {self.discriminator}, discriminator_warmup {self.discriminator_warmup}: "
-                "at least 1 filter and 0 steps are needed"
-            )
-        if not 0 < self.discriminator_lr < math.inf:
-            raise SRKitError(f"discriminator_lr is {self.discriminator_lr}: it must be more than 0, e.g. 4")
+        if self.discriminator < 1 or self.discriminator_warmup < 0 or not 0 < self.discriminator_lr < math.inf:
+            raise SRKitError("discriminator and discriminator_lr must be more than 0, discriminator_warmup 0 or more")
         if not 0.5 < self.real_label <= 1:
             raise SRKitError(f"real_label is {self.real_label}: it lies above 0.5, usually at 0.9 or 1")
         if "adversarial" not in self.loss:

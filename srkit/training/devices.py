@@ -1,4 +1,4 @@
-"""What a Trainer runs on: its device, its place among several processes, random states, Ctrl-C.
+"""What a Trainer runs on: its device, its place among several processes, Ctrl-C.
 
 Several processes train together where a launcher starts them, each on its part of every batch:
 
@@ -12,7 +12,6 @@ neither.
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sys
 import threading
@@ -23,7 +22,6 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,8 +52,7 @@ def open_device(name: str) -> torch.device:
     Raises:
         SRKitError: an unknown or missing device, or one on which several processes cannot train together.
     """
-    asked_for_cpu = name == "auto" and os.environ.get("ACCELERATE_USE_CPU") == "True"  # accelerate launch --cpu
-    device = choose_device("cpu" if asked_for_cpu else name)
+    device = choose_device(name)
     if not several_processes():
         return device
     from accelerate import PartialState
@@ -72,15 +69,11 @@ def together(name: str) -> Iterator[torch.device]:
     """Within it this process trains on the device by name, perhaps with others, of which only the main one prints."""
     device = open_device(name)
     if not several_processes():
-        if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_ADDR" in os.environ:
-            print("accelerate launch --cpu started one process: for more, torchrun --nproc-per-node 2 -m srkit …")
         yield device
         return
-    from accelerate import PartialState
-
-    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if PartialState().is_main_process else nowhere):
+    with open(os.devnull, "w") as nowhere, redirect_stdout(sys.stdout if Processes(device).is_main else nowhere):
         yield device
-    PartialState().destroy_process_group()
+    torch.distributed.destroy_process_group()
 
 
 @contextmanager
@@ -95,16 +88,14 @@ def main_first() -> Iterator[None]:
 class Processes:
     """This process among those that train together on `device`; on its own, nothing here waits or sends.
 
-    Attributes: `index` and `count`; `is_main`, the one that writes and prints.
+    Attributes: `index` and `count`; `is_main`, the one that writes and prints; `shard`, its part of a batch.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.index, self.count = device, 0, 1
-        if several_processes():
-            from accelerate import PartialState
-
-            self.index, self.count = PartialState().process_index, PartialState().num_processes
-        self.is_main = self.index == 0
+        self.device = device
+        self.count = int(os.environ.get("WORLD_SIZE", 1))
+        self.index = int(os.environ.get("RANK", 0)) if self.count > 1 else 0
+        self.is_main, self.shard = self.index == 0, slice(self.index, None, self.count)
 
     def __str__(self) -> str:
         return self.device.type + (f" in {self.count} processes" if self.count > 1 else "")
@@ -113,16 +104,13 @@ class Processes:
         """Refuse a batch that cannot be shared equally.
 
         Raises:
-            SRKitError: the message names the nearest sizes that can.
+            SRKitError: the message names the next size that can.
         """
         if batch_size % self.count:
-            less = batch_size // self.count * self.count
-            fitting = " or ".join(str(size) for size in (less, less + self.count) if size)
-            raise SRKitError(
-                f"a batch of {batch_size} does not divide among {self.count} processes: --batch-size {fitting}"
-            )
+            more = (batch_size // self.count + 1) * self.count
+            raise SRKitError(f"{self.count} processes cannot share a batch of {batch_size}: --batch-size {more}")
 
-    def distribute(self, model: nn.Module, network: nn.Module) -> nn.Module:
+    def distribute(self, model: nn.Module, network: Any) -> nn.Module:
         """The network as several processes train it: after a backward pass each has the mean of all gradients.
 
         Batch normalisation uses the whole batch on GPUs. On the processor, for which PyTorch has no such layer, each
@@ -167,26 +155,6 @@ class Processes:
         values = [value]
         torch.distributed.broadcast_object_list(values)
         return values[0]
-
-
-def random_state() -> dict[str, Any]:
-    """The states of all random generators, as plain tensors, numbers and strings."""
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],  # of this process's own GPU
-        "numpy": [kind, np.asarray(keys).tolist(), *rest],
-        "python": random.getstate(),
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put all random generators where `random_state` found them."""
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state(state["cuda"][0])
-    np.random.set_state(tuple(state["numpy"]))
-    random.setstate(state["python"])
 
 
 @contextmanager

@@ -17,11 +17,11 @@ from srkit import models
 from srkit.data import ImageDataset
 from srkit.losses import PerceptualLoss, WeightedLoss
 from srkit.models.features import load_features
-from srkit.settings import SRKitError, Student
+from srkit.settings import SRKitError
 from srkit.training import checkpoint
 from srkit.training.config import TrainConfig
 from srkit.training.devices import check_alone
-from srkit.training.trainer import MakeOptimizer, Trainer
+from srkit.training.trainer import Trainer
 
 
 class FineTuner(Trainer):
@@ -34,7 +34,7 @@ class FineTuner(Trainer):
         model: pretrained; it is copied, and itself not changed. Batch normalisation is frozen (Ledig's generators have
             it, see `SRResNet.frozen_norm`): the mean and variance of a few patches of one kind would replace those of
             hundreds of thousands.
-        dataset, config, loss, out, student, optimizer: as for Trainer. Learning rates of fine-tuning are small: 1e-5 to
+        dataset, config, loss, options: as for Trainer. Learning rates of fine-tuning are small: 1e-5 to
             1e-4.
         validation: pictures of the same kind that are neither trained on nor reported on.
         criterion: a loss whose terms are measured on them; its last is what must become small. For instance
@@ -55,15 +55,13 @@ class FineTuner(Trainer):
         validation: ImageDataset | None,
         criterion: WeightedLoss,
         patience: int = 5,
-        out: str | Path | None = None,
-        student: Student | None = None,
-        optimizer: MakeOptimizer | None = None,
+        **options: Any,
     ) -> None:
         check_alone("fine-tuning")
         if validation is None:
             raise SRKitError("fine-tuning needs validation pictures, or nothing says when to stop: give validation=…")
         tuned = models.rebuild(model, frozen_norm=True) if hasattr(model, "frozen_norm") else copy.deepcopy(model)
-        super().__init__(tuned, dataset, config, loss, validation, out, student, optimizer)
+        super().__init__(tuned, dataset, config, loss, validation, **options)
         self.criterion, self.patience = criterion, patience
         for part in criterion.perceptual:
             part.extractor.to(self.device)

@@ -6,9 +6,6 @@ Ledig et al., arXiv 1609.04802, eq. 2: in turn, one step of the discriminator D 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -19,11 +16,11 @@ from srkit import losses, models
 from srkit.data import Batch, ImageDataset
 from srkit.losses import Adversarial, WeightedLoss, discriminator_loss
 from srkit.models import Discriminator, scales_of
-from srkit.settings import SRKitError, Student
+from srkit.settings import SRKitError
 from srkit.training.config import GANConfig
 from srkit.training.devices import check_alone
 from srkit.training.history import History
-from srkit.training.trainer import MakeOptimizer, Trainer
+from srkit.training.trainer import Trainer
 
 RECENT = 10  # rows of the history that a diagnosis is made of
 
@@ -38,17 +35,13 @@ class GANTrainer(Trainer):
 
     Args:
         model: the generator, from the first stage: `models.load(…)`.
-        dataset, config, validation, out, student, optimizer: as for Trainer, with a GANConfig. Both networks get an
-            optimiser of the same kind.
+        dataset, config, options: as for Trainer, with a GANConfig. Both networks get an optimiser of the same kind.
         loss: must have the term "adversarial", as `losses.create(…, discriminator=…)` makes it; its discriminator is
-        the
-            one that is trained.
-        discriminator: to begin with; a new one from `config` if neither this nor a loss is given.
+            the one that is trained, be it new or from `checkpoint.load_discriminator`. Without a loss, `config` says.
 
     Raises:
         SRKitError: a generator that was never trained, unless the config says from_scratch; a discriminator or a
-        network
-            with several outputs as the generator; what a Trainer raises.
+            network with several outputs as the generator; what a Trainer raises.
     """
 
     config_class = GANConfig
@@ -60,21 +53,23 @@ class GANTrainer(Trainer):
         dataset: ImageDataset,
         config: GANConfig | None = None,
         loss: WeightedLoss | None = None,
-        validation: ImageDataset | None = None,
-        out: str | Path | None = None,
-        student: Student | None = None,
-        optimizer: MakeOptimizer | None = None,
-        discriminator: nn.Module | None = None,
+        **options: Any,
     ) -> None:
         config = config or GANConfig()
         check_alone("a GAN's training")
-        _check_generator(model, config)
+        if isinstance(model, Discriminator) or len(scales_of(model)) > 1:
+            raise SRKitError("a GAN's generator is a network that enlarges, with one output, such as srresnet")
+        if not (getattr(model, "pretrained", False) or config.from_scratch):
+            raise SRKitError(
+                "this generator was never trained, and a GAN from noise finds noise: train it on the MSE first and "
+                "give models.load(…/best.pt) (--start), or ask for from_scratch (--from-scratch)"
+            )
         if loss is None:
-            loss = losses.create(**config.loss_settings(), discriminator=discriminator or new_discriminator(config))
+            loss = losses.create(**config.loss_settings(), discriminator=new_discriminator(config))
         adversarial = loss.terms.get("adversarial")
         if not isinstance(adversarial, Adversarial):
             raise SRKitError("this loss has no term adversarial: make it by losses.create(…, discriminator=…)")
-        super().__init__(model, dataset, config, loss, validation, out, student, optimizer)
+        super().__init__(model, dataset, config, loss, **options)
         # Validation measures every other term, whatever it weighs just then: so scores can be compared.
         others = [name for name in loss.weights if name != "adversarial"]
         self.criterion = WeightedLoss(dict.fromkeys(others or ["mse"], 1.0), *loss.perceptual)
@@ -82,8 +77,6 @@ class GANTrainer(Trainer):
         self.discriminator_optimizer = self.add_optimizer(self.discriminator.parameters(), config.discriminator_lr)
         self.settings["accumulate_discriminator"] = 1
         self._output: Any = None
-        if self.steps <= config.discriminator_warmup:
-            self.log(f"all {self.steps} steps are the discriminator's warm-up: the generator will not learn")
         with torch.no_grad():  # a patch that the discriminator cannot take is refused now, not later
             self.discriminator.eval()(torch.zeros(1, 3, config.patch_size, config.patch_size, device=self.device))
 
@@ -93,21 +86,28 @@ class GANTrainer(Trainer):
         """One step of the discriminator, then, once that has warmed up, one of the generator."""
         limit = self.config.clip or math.inf  # without a limit the norm is measured all the same
         self._output = None
-        self.discriminator.train()
+        self.discriminator.train().requires_grad_(True)
         optimizer = self.discriminator_optimizer
         values = self.accumulate(optimizer, self.backward_discriminator, batch, "accumulate_discriminator")
         values["D/gradient"] = self.update(optimizer, limit)
         if self.step_number >= self.config.discriminator_warmup:
-            with _held_fixed(self.discriminator):
-                values |= self.accumulate(self.optimizer, self.backward, batch)
+            self.discriminator.requires_grad_(False)  # gradients go through it, and none is kept for its weights
+            values |= self.accumulate(self.optimizer, self.backward, batch)
             values["G/gradient"] = self.update(self.optimizer, limit)
         self.scaler.update()  # once for both: they share its scale
         return values
 
     def backward_discriminator(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
-        """Add the gradient of the discriminator's loss to its weights', and to no others."""
+        """Add the gradient of the discriminator's loss to its weights', and to no others.
+
+        The generator's output is kept with its graph for the generator's step, unless memory has the batch accumulated.
+        """
+        whole = self.settings["accumulate"] == self.settings["accumulate_discriminator"] == 1
+        keep = whole and self.step_number >= self.config.discriminator_warmup
         with self.autocast():
-            output = self._fresh_output(batch.low)
+            with torch.set_grad_enabled(keep):
+                output: Any = super().generate(batch.low)
+            self._output = output if keep else None
             # Two batches, not one of both: each is normalised by its own statistics, as the generator's will be.
             real = self.discriminator(batch.high)
             fake = self.discriminator(output.detach().float())  # detached: G must not learn from D's step
@@ -122,15 +122,6 @@ class GANTrainer(Trainer):
         if output is not None and len(output) == len(low):  # memory may have split the batch since
             return output
         return super().generate(low)
-
-    def _fresh_output(self, low: Tensor) -> Any:
-        """A new output; kept with its graph for the generator's step, unless memory has the batch accumulated."""
-        whole = self.settings["accumulate"] == self.settings["accumulate_discriminator"] == 1
-        keep = whole and self.step_number >= self.config.discriminator_warmup
-        with torch.set_grad_enabled(keep):
-            output = super().generate(low)
-        self._output = output if keep else None
-        return output
 
     def score(self, row: dict[str, float]) -> float:
         """What best.pt has the highest of: likeness of feature maps; without any, the newest is the best."""
@@ -158,37 +149,13 @@ class GANTrainer(Trainer):
         Raises:
             SRKitError: the checkpoint holds no discriminator, or another; what Trainer raises.
         """
-        if "discriminator" not in state:
-            raise SRKitError("the checkpoint is no GAN's: give its model to a new GANTrainer instead")
         try:
             self.discriminator.load_state_dict(state["discriminator"]["weights"])
-        except RuntimeError:
-            raise SRKitError("the checkpoint holds another discriminator than this one") from None
+        except (KeyError, RuntimeError):
+            raise SRKitError("the checkpoint holds another discriminator, or none: begin with its model") from None
         super().load_state(state)
         self.discriminator_optimizer.load_state_dict(state["discriminator"]["optimizer"])
         return self
-
-
-@contextmanager
-def _held_fixed(network: nn.Module) -> Iterator[None]:
-    """Within it gradients go through the network, but none is kept for its weights."""
-    network.requires_grad_(False)
-    try:
-        yield
-    finally:
-        network.requires_grad_(True)
-
-
-def _check_generator(model: nn.Module, config: GANConfig) -> None:
-    if isinstance(model, Discriminator):
-        raise SRKitError("this is a discriminator: the generator must be a network that enlarges, such as srresnet")
-    if len(scales_of(model)) > 1:
-        raise SRKitError("a GAN needs a generator with one output, such as srresnet: this one has several")
-    if not (getattr(model, "pretrained", False) or config.from_scratch):
-        raise SRKitError(
-            "this generator was never trained, and a GAN from noise finds noise: train it on the MSE first and give "
-            "models.load(…/best.pt) (--start), or ask for from_scratch (--from-scratch)"
-        )
 
 
 def new_discriminator(config: GANConfig) -> nn.Module:
@@ -215,12 +182,9 @@ def diagnose(history: History) -> str:
     rows = [row for row in rows if "G/gradient" in row]
     share = fmean(row.get("weighted/adversarial", 0) / max(row["loss"], 1e-12) for row in rows)
     if share > 0.6:
-        _, values = history.series("val/dB")
-        fell = len(values) > 1 and values[-1] < values[0]
-        lost = f" (validation PSNR {values[-1] - values[0]:+.1f} dB)" if fell else ""
         return (
-            f"the adversarial term rules, with {share:.0%} of the generator's loss{lost}: looking real is all that "
-            "counts, and the ground truth nothing; try a tenth of its weight"
+            f"the adversarial term rules, with {share:.0%} of the generator's loss: looking real is all that counts, "
+            "and the ground truth nothing; try a tenth of its weight"
         )
     if real - fake > 0.9:
         return f"D wins: {says}; G can learn little from it; try real_label 0.9, fewer filters in D, or more of stage 1"

@@ -31,16 +31,16 @@ class History:
 
     A training row holds "step", "seconds", "lr" (the learning rate), "loss" (the weighted sum) and every term raw
     ("mse") and weighted ("weighted/mse"), averaged over the steps since the row before; a validation row holds "step"
-    and "val/…". In the file each row and each move is a line of JSON.
+    and "val/…".
 
     Args:
-        path: a JSONL file to append to; None keeps the history in memory only.
+        path: a JSONL file, each row and each move a line, written once it is `opened`; None: in memory only.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.rows: list[Row] = []
         self.moves: list[Move] = []
-        self.path = Path(path) if path else None
+        self.path, self.opened = Path(path) if path else None, False
         self._steps: list[dict[str, Tensor]] = []  # what the steps since the last row have measured
 
     def fits(self, values: dict[str, Tensor]) -> bool:
@@ -74,13 +74,19 @@ class History:
         self.moves.append(move)
         self._append(move._asdict())
 
-    def restore(self, rows: Iterable[Row], moves: Iterable[Sequence]) -> None:
-        """Start again from a checkpoint's rows and moves: the file drops what came after them."""
-        self.rows, self.moves = list(rows), [Move(*move) for move in moves]
+    def open(self) -> None:
+        """Begin the file with what has happened so far; from now on each row and each move is appended."""
         if self.path:
             lines = [*self.rows, *(move._asdict() for move in self.moves)]
-            with atomic_write(self.path) as part:
-                part.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            with atomic_write(self.path) as draft:
+                draft.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            self.opened = True
+
+    def restore(self, rows: Iterable[Row], moves: Iterable[Sequence]) -> None:
+        """Start again from a checkpoint's rows and moves: what came after them is dropped."""
+        self.rows, self.moves = list(rows), [Move(*move) for move in moves]
+        if self.opened:
+            self.open()
 
     def series(self, name: str) -> tuple[list[int], list[float]]:
         """Steps and values of one quantity, e.g. "mse" or "val/dB"; both empty if it never occurred."""
@@ -92,8 +98,6 @@ class History:
         return [name for name in dict.fromkeys(key for row in list(self.rows) for key in row) if name != "step"]
 
     def _append(self, line: dict) -> None:
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            first = len(self.rows) + len(self.moves) == 1
-            with self.path.open("w" if first else "a") as file:
+        if self.path and self.opened:
+            with self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")

@@ -7,14 +7,13 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from srkit.settings import unknown
 from srkit.training.config import TrainConfig
 
 
-def make_optimizer(
-    config: TrainConfig, parameters: Iterable[nn.Parameter], device: torch.device
-) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, device: torch.device, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The optimiser that the settings name, in its fused form where there is one.
 
     Raises:
@@ -27,8 +26,8 @@ def make_optimizer(
     return getattr(torch.optim, config.optimizer)(parameters, lr=config.lr, **fused)
 
 
-def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """The learning rate of a step as a part of the full one: it rises from 0, then follows the schedule.
+def schedule(config: TrainConfig, step: int, steps: int) -> float:
+    """The learning rate of a step as a part of the full one: it rises from 0, then stays or falls along half a cosine.
 
     Args:
         step: counted from 0.
@@ -39,6 +38,13 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
         return rising
     length = config.schedule_steps or steps
     return rising * 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
+
+
+def set_learning_rate(optimizers: Iterable[Optimizer], rate: float) -> None:
+    """Give every parameter group its "factor" times this rate; see `Stepper.add_optimizer`."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["factor"] * rate
 
 
 @torch.no_grad()

@@ -11,8 +11,7 @@ from srkit.settings import SRKitError, Student
 from srkit.training import checkpoint
 from srkit.training.devices import main_first, open_device
 from srkit.training.gan import GANTrainer
-from srkit.training.loop import FREE
-from srkit.training.trainer import Trainer
+from srkit.training.trainer import FREE, Trainer
 
 KINDS: dict[str, type[Trainer]] = {"Trainer": Trainer, "GANTrainer": GANTrainer}
 
@@ -32,9 +31,8 @@ def resume(path: str | Path, out: str | Path | None = None, **changes: Any) -> T
     state = checkpoint.load(path)
     if not state["model_config"] or not state["dataset"]:
         raise SRKitError(f"{path} was trained on a model or pictures of your own: make the Trainer, then load_state()")
-    if state["trainer"] not in KINDS:
+    if (kind := KINDS.get(state["trainer"])) is None:
         raise SRKitError(f"{path} was trained by a {state['trainer']}: make one like it and fit(resume=True)")
-    kind = KINDS[state["trainer"]]
     try:
         config = kind.config_class(**{**state["config"], **changes})
     except TypeError as error:
@@ -45,12 +43,10 @@ def resume(path: str | Path, out: str | Path | None = None, **changes: Any) -> T
         validation = load_dataset(**state["validation"], device=device) if state["validation"] else None
         model: Any = models.build(state["model_config"])
     model.pretrained = True
-    folder, student = out or Path(path).parent, Student(**state["student"])
-    trainer = kind(model, dataset, config, validation=validation, out=folder, student=student)
-    trainer.load_state(state)
+    options: dict[str, Any] = {"out": out or Path(path).parent, "student": Student(**state["student"])}
+    trainer = kind(model, dataset, config, validation=validation, **options).load_state(state)
     moved = FREE | {"steps", "lr", "loss"}  # these change from a step on, as a move does
-    inexact = [name for name in changes if name not in moved and changes[name] != state["config"].get(name)]
-    if inexact:
+    if inexact := [name for name in changes if name not in moved and changes[name] != state["config"].get(name)]:
         trainer.log(f"{', '.join(inexact)} changed: no longer the exact continuation of the training")
     rate = {"lr": config.lr} if "lr" in changes else {}
     trainer.change(**changes.get("loss", {}), **rate)

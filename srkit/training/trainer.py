@@ -1,41 +1,39 @@
-"""The Trainer: what one step of a training does. `loop.Loop` repeats it, measures and saves.
+"""The Trainer: the training loop, one step after another, saved so that nothing is ever lost.
 
-A subclass that trains otherwise replaces `step` (`gan.GANTrainer`).
+It is an iterator of steps, and the loop itself is `__next__`. What a step does stands in step.py.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import gc
-import math
-from collections.abc import Callable, Iterable, Mapping
+import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from srkit import losses
-from srkit.data import Batch, ImageDataset
-from srkit.losses import TargetFeatures, WeightedLoss
-from srkit.models.pretrained import weights_sha256
-from srkit.settings import SRKitError, Student, choose_precision, out_of_memory, unknown
-from srkit.training import optim
-from srkit.training.config import TrainConfig
-from srkit.training.devices import Processes, main_first, open_device, random_state, set_random_state
-from srkit.training.history import Move
-from srkit.training.loop import Loop
+from srkit import metrics
+from srkit.losses import WeightedLoss
+from srkit.settings import Lock, SRKitError, lock
+from srkit.training import checkpoint, optim
+from srkit.training.devices import ctrl_c
+from srkit.training.history import History
+from srkit.training.step import Stepper
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+# Settings in which a training may differ from the checkpoint that it goes on from.
+FREE = {"num_epoch", "device", "compile", "log_freq", "val_freq", "save_freq"}
 
 
-class Trainer(Loop):
+class Trainer(Stepper):
     """Trains a model, one step after another: `trainer.fit()`, or `for step in trainer: …`.
 
     The batch and the learning rate of a step follow from its number and the seed alone, and a checkpoint holds the rest
-    (weights, average, optimiser, scaler, random states, history). N steps, a checkpoint and N more therefore give the
-    weights of 2N steps: bit for bit on the CPU.
+    (weights, average, optimiser, scaler, PyTorch's random state, history). N steps, a checkpoint and N more therefore
+    give the weights of 2N steps: bit for bit on the CPU.
 
     Args:
         model: takes low (N, 3, h, w), gives output (N, 3, scale * h, scale * w); has `.scale`.
@@ -49,211 +47,176 @@ class Trainer(Loop):
         optimizer: makes an optimiser from the parameters, in place of `config.optimizer`.
 
     Attributes:
+        steps, step_number: how many there are, how many are done; `seconds` were spent in them.
         settings: what can be changed during the training besides the weights of the loss: "lr", the learning rate, and
             "accumulate", in how many micro-batches a batch goes through the network: more when memory runs out.
         criterion: the loss whose terms validation measures.
         result: the model to use.
+        best: the highest score of a validation; `interrupted`, whether Ctrl-C ended the last `fit`.
         log: takes each line that the Trainer has to say.
 
     Raises:
         SRKitError: a device that is not there, an unknown optimiser or loss, a patch that does not fit.
     """
 
-    config_class: type[TrainConfig] = TrainConfig
+    _lock: Lock | None = None
 
-    def __init__(
-        self,
-        model: Any,
-        dataset: ImageDataset,
-        config: TrainConfig | None = None,
-        loss: WeightedLoss | None = None,
-        validation: ImageDataset | None = None,
-        out: str | Path | None = None,
-        student: Student | None = None,
-        optimizer: MakeOptimizer | None = None,
-    ) -> None:
-        config = config or self.config_class()
-        self.device = open_device(config.device)
-        self.precision = choose_precision(config.precision, self.device)
-        steps = math.ceil(config.num_epoch * len(dataset) / config.batch_size) if config.num_epoch else config.steps
-        super().__init__(steps, out, Processes(self.device))
-        self.processes.check_divides(config.batch_size)
-        self.dataset, self.validation, self.student = dataset, validation, student or Student()
+    # ------------------------------------------------------------------------------ the loop
 
-        self.start = weights_sha256(model.state_dict()) if getattr(model, "pretrained", False) else ""
-        # Three-channel pictures stay NCHW: only inside the model does channels_last pay.
-        self.model = model.to(self.device, memory_format=torch.channels_last)
-        compiled: Any = torch.compile(model) if config.compile else model
-        self.network = self.processes.distribute(model, compiled)
-        self.ema = copy.deepcopy(model).requires_grad_(False) if config.ema else None
+    def __iter__(self) -> Iterator[int]:
+        return self
 
-        with main_first():  # it downloads, if need be
-            self.loss = loss or losses.create(**config.loss_settings())
-        self.criterion = self.loss
-        self.config = config = dataclasses.replace(config, **_described(self.loss))
-        for part in self.loss.perceptual:
-            part.extractor.to(self.device).to(memory_format=torch.channels_last)
-            part.extractor.check_size(config.patch_size, config.patch_size)
-        same_patches = not config.augment and dataset.always_whole(config.patch_size)
-        self.targets = TargetFeatures(self.loss.perceptual, len(dataset)) if same_patches else None
+    def __next__(self) -> int:
+        """Do the next step, with the logging, validation and saving that are due after it; returns its number."""
+        if self.step_number >= self.steps:
+            self.release()
+            raise StopIteration
+        self._claim_folder()
+        start = time.perf_counter()
+        rate = self.settings["lr"] * optim.schedule(self.config, self.step_number, self.steps)
+        optim.set_learning_rate(self.optimizers, rate)
+        self.model.train()
+        try:
+            values = self.step(self.batch())
+        except StopIteration as error:  # it would end a for loop without a word
+            raise RuntimeError("a step raised StopIteration") from error
+        if self.ema is not None:
+            optim.moving_average(self.ema, self.model, self.config.ema, self.step_number)
+        if not self.history.fits(values):
+            self.flush()  # a term came or went: a row holds one kind of step
+        self.history.collect(values)
+        self.step_number += 1
+        if self._due(self.config.log_freq):
+            self.flush()
+        self.seconds += time.perf_counter() - start
+        if self.validation is not None and self._due(self.config.val_freq):
+            self.validate()
+        if self.out and self._due(self.config.save_freq):
+            self.save()
+        return self.step_number
 
-        self.settings = {"lr": config.lr, "accumulate": 1}
-        self.make_optimizer = optimizer
-        self.optimizers = []
-        self.optimizer = self.add_optimizer(parameter for parameter in model.parameters() if parameter.requires_grad)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        dataset.batch(0, 1, config.patch_size, model.scale)  # a patch that does not fit is refused now, not later
-
-    def add_optimizer(self, parameters: Iterable[nn.Parameter], factor: float = 1.0) -> torch.optim.Optimizer:
-        """An optimiser for these parameters whose learning rate is `factor` times that of the schedule."""
-        make = self.make_optimizer or (lambda parameters: optim.make_optimizer(self.config, parameters, self.device))
-        optimizer = make(parameters)
-        for group in optimizer.param_groups:
-            group["factor"] = factor * group["lr"] / self.config.lr
-        self.optimizers.append(optimizer)
-        return optimizer
-
-    # ------------------------------------------------------------------------------ one step
-
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Change the weights once. Returns what the history records, as tensors: nothing waits for the device."""
-        values = self.accumulate(self.optimizer, self.backward, batch)
-        self.update(self.optimizer, self.config.clip)
-        self.scaler.update()
-        return values
-
-    def backward(self, batch: Batch, share: float = 1.0) -> dict[str, Tensor]:
-        """Add a batch's gradient, times its share, to the weights' gradients; returns what the history records."""
-        with self.autocast():
-            output = self.generate(batch.low)
-            loss, values = self.loss(_full_precision(output), batch.high, targets=self._target_features())
-        self.scaler.scale(loss * share).backward()
-        return {"loss": loss.detach(), **values}
-
-    def generate(self, low: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """The model's output, in training."""
-        return self.network(low)
-
-    def accumulate(
-        self,
-        optimizer: torch.optim.Optimizer,
-        backward: Callable[[Batch, float], dict[str, Tensor]],
-        batch: Batch,
-        setting: str = "accumulate",
-    ) -> dict[str, Tensor]:
-        """The batch's gradient, summed over micro-batches: one, as a rule, and twice as many when memory runs out.
-
-        Only gradients are computed again then, no weights have changed.
-        """
-        while True:
-            optimizer.zero_grad()
-            count, total = int(self.settings[setting]), {}
-            try:
-                for micro_batch in _split(batch, count):
-                    share = len(micro_batch.low) / len(batch.low)
-                    for name, value in backward(micro_batch, share).items():
-                        total[name] = total.get(name, 0) + value * share
-                return total
-            except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
-                    raise
-            self._accumulate_more(setting, len(batch.low))
-
-    def update(self, optimizer: torch.optim.Optimizer, max_norm: float = 0.0) -> Tensor:
-        """Let the optimiser change its weights; returns the norm of their gradient if that was to be limited."""
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.scaler.unscale_(optimizer)
-        norm = nn.utils.clip_grad_norm_(parameters, max_norm) if max_norm else torch.zeros(())
-        self.scaler.step(optimizer)
-        return norm
-
-    def batch(self) -> Batch:
-        """This step's batch, of several processes this one's part, on the device."""
-        config = self.config
-        batch = self.dataset.batch(
-            self.step_number,
-            config.batch_size,
-            config.patch_size,
-            self.model.scale,
-            seed=config.seed,
-            augment=config.augment,
-            shard=self._shard,
-        )
-        return Batch(*(half.to(self.device, non_blocking=True) for half in batch))
-
-    def autocast(self) -> torch.autocast:
-        """Within it the heavy operations compute in the precision of this training."""
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        return torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32")
-
-    def _accumulate_more(self, setting: str, batch_size: int) -> None:
-        if self.processes.count > 1:  # the others wait for this step's gradient: it cannot begin anew
-            raise SRKitError(
-                f"out of memory in process {self.processes.index}: resume last.pt in more processes, or begin again "
-                "with a smaller --batch-size"
-            )
-        count = int(self.settings[setting])
-        if count >= batch_size:
-            raise SRKitError("out of memory with one picture at a time: make --patch-size or the network smaller")
-        self.targets = None  # its memory serves the network better
-        gc.collect()
-        torch.cuda.empty_cache()
-        self.change(**{setting: min(2 * count, batch_size)})
-        self.log(f"out of memory: from step {self.step_number + 1} on {setting} is {self.settings[setting]}")
-
-    def _target_features(self) -> Callable | None:
-        """Where the loss finds the feature maps of this batch's ground truths, if they are kept; see TargetFeatures."""
-        config = self.config
-        if self.targets is None or self.settings["accumulate"] > 1:
-            return None
-        indices = self.dataset.indices(self.step_number, config.batch_size, config.seed)[self._shard]
-        return self.targets.for_batch(indices)
-
-    @property
-    def _shard(self) -> slice:
-        return slice(self.processes.index, None, self.processes.count)
-
-    # ------------------------------------------------------------------------------ the whole training
-
-    def change(self, **new: float) -> None:
-        """Change weights of the loss or settings from the next step on; the history keeps each as a move.
+    def fit(self, resume: bool = False, progress: bool = True) -> History:
+        """Train to the last step; Ctrl-C finishes the step, saves, and stops.
 
         Args:
-            new: by the term's name, e.g. change(relu2_2=0.1), change(**{"x2/psnr": 0}), or lr, accumulate.
+            resume: first go on from last.pt in this Trainer's folder, see `restore`: `fit(resume=True)` can be run
+                again and again.
+            progress: show a bar (not with SRKIT_HEADLESS).
+
+        Returns:
+            The history; `trainer.interrupted` says whether Ctrl-C ended the training.
 
         Raises:
-            SRKitError: a term that this loss does not have, a negative weight, or all weights 0. Nothing is changed.
+            SRKitError: the loss is no longer a number, or a checkpoint could not be written. The last good checkpoint
+                stays.
         """
-        self.check(new)
-        old = {**self.loss.weights, **self.settings}
-        moves = [Move(self.step_number, name, old[name], value) for name, value in new.items() if value != old[name]]
-        if not moves:
-            return
-        self._flush()  # what comes before the move is averaged without what comes after it
-        for move in moves:
-            self.history.add_move(move)
-        self.loss.weights = {name: new.get(name, weight) for name, weight in self.loss.weights.items()}
-        self.settings = {name: new.get(name, value) for name, value in self.settings.items()}
+        from tqdm.auto import tqdm
 
-    def check(self, new: Mapping[str, float]) -> None:
-        """Refuse what `change` would refuse, and change nothing."""
-        for name in new:
-            if name not in self.loss.weights and name not in self.settings:
-                raise unknown("weight", name, [*self.loss.weights, *self.settings])
-        losses.check_weights({name: new.get(name, weight) for name, weight in self.loss.weights.items()})
-        if not 0 < new.get("lr", 1) < math.inf:
-            raise SRKitError(f"the learning rate is {new['lr']}: it must be more than 0, e.g. 0.001")
+        if resume:
+            self.restore()
+        self.interrupted = False
+        hidden = not progress or not self.processes.is_main or bool(os.environ.get("SRKIT_HEADLESS"))
+        bar = tqdm(self, total=self.steps, initial=self.step_number, unit="step", disable=hidden, mininterval=0.5)
+        try:
+            with ctrl_c() as stopped:
+                for step in bar:
+                    logged = step % self.config.log_freq == 0
+                    if logged and self.history.rows:
+                        row = self.history.rows[-1]
+                        bar.set_postfix({key: row[key] for key in ("loss", "val/dB") if key in row}, refresh=False)
+                    # Of several processes on GPUs asking one another would be a wait at each step.
+                    ask = self.processes.count == 1 or self.device.type == "cpu" or logged
+                    if ask and self.processes.any(stopped.is_set()):
+                        self.interrupted = True
+                        saved = f"srkit resume {self.save()} goes on" if self.out else "not saved, for it has no folder"
+                        self.log(f"stopped after step {step}: {saved}")
+                        break
+        finally:
+            bar.close()
+            self.release()
+        return self.history
 
-    def fresh(self, **arguments: Any) -> Trainer:
-        """A new Trainer of this one's kind, model, dataset and loss, as config describes it, that writes nothing."""
-        loss = WeightedLoss(self.config.loss, *self.loss.perceptual, terms=copy.deepcopy(self.loss.terms))
-        arguments = {"student": self.student, "optimizer": self.make_optimizer, **arguments}
-        return type(self)(copy.deepcopy(self.model), self.dataset, self.config, loss=loss, **arguments)
+    def _due(self, frequency: int) -> bool:
+        return self.step_number == self.steps or self.step_number % frequency == 0
 
-    # ------------------------------------------------------------------------------ saving and resuming
+    # ------------------------------------------------------------------------------ measuring
+
+    @property
+    def result(self) -> nn.Module:
+        """The model to use and to measure: with the averaged weights where there are any; in eval mode."""
+        model = self.model if self.ema is None else self.ema
+        model.pretrained = bool(self.start) or self.step_number > 0
+        return model.eval()
+
+    def validate(self) -> None:
+        """Measure by the protocol of metrics.py, and keep best.pt: the main process alone, for all."""
+        row = self.processes.from_main(self._measure() if self.processes.is_main else {})
+        self.history.add(row)
+        if self.score(row) > self.best:
+            self.best = self.score(row)
+            if self.out:
+                self._write("best.pt")
+
+    def score(self, row: dict[str, float]) -> float:
+        """Of a validation's row, what best.pt has the highest of: the PSNR."""
+        return row["val/dB"]
+
+    def _measure(self) -> dict[str, float]:
+        assert self.validation is not None
+        start, options = time.perf_counter(), {"batch_size": self.config.batch_size, "with_ssim": False}
+        table = metrics.evaluate(self.result, self.validation, self.model.scale, self.criterion, **options)
+        row = {f"val/{name}": value for name, value in {**table.terms, "dB": table.psnr}.items()}
+        return {"step": self.step_number, **row, "val/seconds": time.perf_counter() - start}
+
+    def diagnose(self) -> str:
+        """What the history says about the training's health, in plain words; nothing, where one curve says it all."""
+        return ""
+
+    # ------------------------------------------------------------------------------ saving
+
+    def save(self) -> Path:
+        """Write last.pt, keeping the one before as previous.pt; returns its path.
+
+        Without validation best.pt follows last.pt: nothing says which is better.
+
+        Raises:
+            SRKitError: the Trainer has no folder, loss or weights are no longer numbers, or it cannot be written.
+        """
+        if self.out is None:
+            raise SRKitError("this Trainer has no folder to save to: give it out=…")
+        self.flush()
+        if not torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).all():
+            raise self.no_number("a weight")
+        self._write("last.pt", keep=self.out / "previous.pt")
+        if self.validation is None:
+            self._write("best.pt")
+        return self.out / "last.pt"
+
+    def _write(self, name: str, keep: Path | None = None) -> None:
+        if self.out and self.processes.is_main:
+            checkpoint.save(self.state(), self.out / name, keep)
+        self.processes.wait()  # whoever ended before it stands would have the launcher end the writer
+
+    def _claim_folder(self) -> None:
+        """Before a step: lock the folder; before the first, move what another training left there out of the way."""
+        if self.step_number == 0:
+            self.processes.wait()  # another process may still be reading what is there
+        if self.out and self.processes.is_main and self._lock is None:
+            self._lock = lock(self.out, wait=False)
+            if self.step_number == 0 and (aside := checkpoint.set_aside(self.out)):
+                self.log(f"the training that was in {self.out} is now in {aside}")
+            self.history.open()
+
+    def release(self) -> None:
+        """Let others train in this Trainer's folder."""
+        self.history.opened = False
+        if self._lock:
+            self._lock.release()
+        self._lock = None
 
     def state(self) -> dict[str, Any]:
         """Everything that exact resuming and rebuilding need, as plain tensors, numbers, strings, lists and dicts."""
+        cuda = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []  # of this process's own GPU
         return {
             "trainer": type(self).__name__,
             "start": self.start,  # sha256 of the weights that a pretrained model came with
@@ -274,8 +237,10 @@ class Trainer(Loop):
             "ema": self.ema.state_dict() if self.ema is not None else {},
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "random": random_state(),
+            "random": {"torch": torch.get_rng_state(), "cuda": cuda},
         }
+
+    # ------------------------------------------------------------------------------ going on
 
     def load_state(self, state: dict[str, Any]) -> Trainer:
         """Go on from where a checkpoint stands; returns the Trainer.
@@ -284,14 +249,11 @@ class Trainer(Loop):
             SRKitError: the checkpoint is of another model, or of other pictures.
         """
         if state["fingerprint"] != self.dataset.fingerprint:
-            raise SRKitError(
-                "the pictures are not those that the checkpoint was trained on: exact resuming needs the same ones"
-            )
+            raise SRKitError("the checkpoint was trained on other pictures: exact resuming needs the same ones")
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError:
-            name = state["model_config"].get("name", "unnamed")
-            raise SRKitError(f"the checkpoint holds another model ({name})") from None
+            raise SRKitError(f"the checkpoint holds another model ({state['model_config'].get('name')})") from None
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"] or state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -300,27 +262,47 @@ class Trainer(Loop):
         self.start = state["start"]
         self.step_number, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         self.loss.weights = {name: state["weights"].get(name, weight) for name, weight in self.loss.weights.items()}
-        self.settings = {**self.settings, **state["settings"]}
+        self.settings |= state["settings"]
         self.history.restore(state["history"], state["moves"])
-        set_random_state(state["random"])
+        torch.set_rng_state(state["random"]["torch"])
+        if state["random"]["cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["random"]["cuda"][0])
         return self
 
+    def restore(self) -> Trainer:
+        """Go on from last.pt in this Trainer's folder, if it is of this very training; returns the Trainer.
 
-def _described(loss: WeightedLoss) -> dict[str, Any]:
-    """A loss as settings, so that a checkpoint can make it again."""
-    settings: dict[str, Any] = {"loss": dict(loss.weights)}
-    for part in loss.perceptual[:1]:
-        config = part.extractor.config
-        settings |= {"features": config["features"], "feature_weights": config["weights"]}
-        settings |= {"preprocessing": config.get("preprocessing"), "content": part.layers_of.get("content", ())}
-    return settings
+        A checkpoint with another model, other pictures or other settings is left out of account, and a line says so.
 
+        Raises:
+            SRKitError: the Trainer has no folder, or the checkpoint there is damaged.
+        """
+        if self.out is None:
+            raise SRKitError("this Trainer has no folder to look into: give it out=…")
+        path = self.out / "last.pt"
+        if not path.exists():
+            return self
+        state = checkpoint.load(path)
+        if differ := self._differences(state):
+            self.log(f"{path} is of another training ({', '.join(differ)}): starting anew")
+            return self
+        self.log(f"{path}: going on from step {state['step']} of {self.steps}")
+        return self.load_state(state)
 
-def _split(batch: Batch, count: int) -> list[Batch]:
-    if count == 1:
-        return [batch]
-    return [Batch(*pair) for pair in zip(batch.low.chunk(count), batch.high.chunk(count), strict=True)]
+    def _differences(self, state: dict[str, Any]) -> list[str]:
+        """What makes a checkpoint one of another training than this."""
+        free = set(FREE)
+        if self.config.schedule == "constant" or self.config.schedule_steps:
+            free.add("steps")
+        if not self.loss.perceptual:  # then no loss reads them; a model's own stand in its config
+            free |= {"features", "feature_weights", "preprocessing", "content"}
+        own = self.state()
+        names = [name for name in ("trainer", "model_config", "start", "fingerprint") if own[name] != state[name]]
+        settings = [name for name in own["config"] if name not in free]
+        return names + [name for name in settings if own["config"][name] != state["config"].get(name)]
 
-
-def _full_precision(output: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-    return output.float() if isinstance(output, Tensor) else tuple(one.float() for one in output)
+    def fresh(self, **arguments: Any) -> Trainer:
+        """A new Trainer of this one's kind, model, dataset and loss, as config describes it, that writes nothing."""
+        loss = WeightedLoss(self.config.loss, *self.loss.perceptual, terms=copy.deepcopy(self.loss.terms))
+        arguments = {"student": self.student, "optimizer": self.make_optimizer, **arguments}
+        return type(self)(copy.deepcopy(self.model), self.dataset, self.config, loss=loss, **arguments)

@@ -98,7 +98,7 @@ def test_fine_tuning_and_comparing(pictures, tmp_path):
     FineTuner(network(), pictures, config, validation=pictures, criterion=criterion).fit(progress=False)
     config = TrainConfig(steps=2, **{**SMALL, "loss": {"psnr": 1.0}})
     compared = compare.compare(["superresnet", "superresnet-vgg"], pictures, pictures, config, tmp_path)
-    assert len(compared.rows()) == 4
+    assert len(compared.results) == 2
 
 
 @pytest.mark.parametrize("kernel", ["nearest", "bilinear", "bicubic"])
@@ -150,5 +150,5 @@ def test_between_two_rows_of_the_history_nothing_waits_for_the_device(kind, pict
     for _ in range(3):
         next(trainer)
     assert sum(fake_cuda.waits.values()) == 0
-    trainer._flush()
+    trainer.flush()
     assert sum(fake_cuda.waits.values()) == 1

@@ -191,7 +191,7 @@ def test_a_thread_that_ends_otherwise_is_failed_too(make, end, tmp_path):
     run.trainer.step = leave
     run.start()
     assert run.wait(30) and run.state == "failed" and end.__name__ in run.error
-    assert not run.trainer.folder.claimed
+    assert run.trainer._lock is None
 
 
 def test_one_run_at_a_time_and_a_copy_of_its_model(make):

@@ -26,15 +26,6 @@ class Payload:
         return os.mkdir, (str(self.target),)
 
 
-def test_round_trip_and_keeping_the_one_before(tmp_path):
-    path = tmp_path / "new" / "last.pt"
-    checkpoint.save(STATE, path)
-    checkpoint.save({**STATE, "step": 4}, path, keep=tmp_path / "new" / "previous.pt")
-    assert checkpoint.load(path)["step"] == 4
-    assert checkpoint.load(tmp_path / "new" / "previous.pt")["step"] == 3
-    assert torch.equal(checkpoint.load(path)["weights"], STATE["weights"])
-
-
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     path = checkpoint.save(STATE, tmp_path / "last.pt")
 
@@ -48,38 +39,41 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
     assert checkpoint.load(path)["step"] == 3 and os.listdir(tmp_path) == ["last.pt"]
 
 
-def test_files_that_are_no_checkpoints(tmp_path):
+@pytest.fixture
+def no_checkpoint(tmp_path):
+    """A file by the name of what is wrong with it."""
     whole = checkpoint.save(STATE, tmp_path / "whole.pt").read_bytes()
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 255
     contents = {"cut": whole[: len(whole) // 2], "text": b"not a checkpoint", "empty": b"", "damaged": bytes(damaged)}
+    contents["pickle"] = pickle.dumps(Payload(tmp_path / "executed"))
     for name, content in contents.items():
         (tmp_path / f"{name}.pt").write_bytes(content)
+    torch.save({"format": pretrained.STAMP, "model": Payload(tmp_path / "executed")}, tmp_path / "evil.pt")
     torch.save({"model": torch.zeros(3)}, tmp_path / "other.pt")
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    torch.save({"format": "srkit checkpoint 1", "recipe": {}}, tmp_path / "old.pt")
-    for name in ("none", *contents, "other", "tensor", "old"):
-        with pytest.raises(SRKitError, match=f"{name}.pt") as caught:
-            checkpoint.load(tmp_path / f"{name}.pt")
-        assert "\n" not in str(caught.value)
+    torch.save({"format": "srkit checkpoint 1"}, tmp_path / "old.pt")
+    return tmp_path
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_payload_is_never_executed(zipped, tmp_path):
-    path, target = tmp_path / "evil.pt", tmp_path / "executed"
-    if zipped:
-        torch.save({"format": pretrained.STAMP, "model": Payload(target)}, path)
-    else:
-        path.write_bytes(pickle.dumps(Payload(target)))
-    with pytest.raises(SRKitError):
-        checkpoint.load(path)
-    assert not target.exists()
+KINDS = ("none", "cut", "text", "empty", "damaged", "pickle", "evil", "other", "tensor", "old")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_no_checkpoint_is_refused_in_one_line_and_never_executed(name, no_checkpoint):
+    with pytest.raises(SRKitError, match=f"{name}.pt") as caught:
+        checkpoint.load(no_checkpoint / f"{name}.pt")
+    assert "\n" not in str(caught.value) and not (no_checkpoint / "executed").exists()
 
 
 def test_history_in_memory_and_in_its_file_say_the_same(tmp_path):
     history = History(tmp_path / "new" / "history.jsonl")
-    for row in ({"step": 10, "mse": 0.5}, {"step": 20, "val/dB": 30.0}, {"step": 20, "mse": 0.25}):
+    history.add({"step": 10, "mse": 0.5})
+    assert not history.path.exists()
+    history.open()
+    for row in ({"step": 20, "val/dB": 30.0}, {"step": 20, "mse": 0.25}):
         history.add(row)
+    assert [json.loads(line) for line in history.path.read_text().splitlines()] == history.rows
     history.add_move(Move(20, "mse", 1.0, 0.5))
     assert history.series("mse") == ([10, 20], [0.5, 0.25]) and history.series("nothing") == ([], [])
     assert history.names() == ["mse", "val/dB"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import photograph
 
-from srkit import live, models
+from srkit import models
 from srkit.data import ImageDataset
 from srkit.losses import WeightedLoss
 from srkit.settings import SRKitError
@@ -19,7 +19,7 @@ CRITERION = WeightedLoss({"mse": 1.0, "l1": 1.0})
 
 
 def make(count: int, seed: int) -> ImageDataset:
-    return ImageDataset([photograph(40, 40, seed + i).mul(255).byte() for i in range(count)])
+    return ImageDataset([photograph(32, 32, seed + i).mul(255).byte() for i in range(count)])
 
 
 def start() -> torch.nn.Module:
@@ -46,16 +46,18 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def test_running_statistics_stay_and_the_start_is_not_changed():
+def test_the_criterion_chooses_the_loss_trains_and_statistics_and_start_stay(tmp_path):
     model = start()
     kept = copy.deepcopy(model.state_dict())
-    trainer = tuner(model)
+    trainer = tuner(model, tmp_path)
     trainer.fit(progress=False)
+    best = min((row for row in trainer.history.rows if "val/dB" in row), key=lambda row: row["val/l1"])
+    assert trainer.best_step == best["step"] > 0 and trainer.best == -best["val/l1"]
+    assert "l1" not in trainer.history.names() and checkpoint.load(tmp_path / "best.pt")["weights"] == {"mse": 1.0}
     changed = trainer.model.state_dict()
     moved = {name for name in kept if not torch.equal(kept[name], changed[name])}
-    assert trainer.best_step > 0 and moved and not [name for name in moved if "running" in name or "batches" in name]
+    assert moved and not [name for name in moved if "running" in name or "batches" in name]
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in kept.items())
-    assert trainer.model.config["frozen_norm"] and not model.training
 
 
 def test_what_gets_worse_ends_with_the_start(tmp_path):
@@ -67,38 +69,22 @@ def test_what_gets_worse_ends_with_the_start(tmp_path):
     assert trainer.history.series("val/l1")[0] == [0, 2, 4, 6]
 
 
-def test_the_criterion_chooses_and_the_loss_trains(tmp_path):
-    trainer = tuner(out=tmp_path, steps=8)
-    trainer.fit(progress=False)
-    best = min((row for row in trainer.history.rows if "val/dB" in row), key=lambda row: row["val/l1"])
-    assert trainer.best_step == best["step"] and trainer.best == -best["val/l1"]
-    assert trainer.loss.weights == {"mse": 1.0} and "l1" not in trainer.history.names()
-    assert checkpoint.load(tmp_path / "best.pt")["weights"] == {"mse": 1.0}
-
-
 def test_resumed_it_ends_where_it_would_have(tmp_path):
-    whole = tuner(out=tmp_path / "whole", ema=0.9)
+    whole = tuner(ema=0.9)
     whole.fit(progress=False)
-    for step in tuner(out=tmp_path / "parts", ema=0.9, save_freq=1):
+    for step in tuner(out=tmp_path, ema=0.9, save_freq=1):
         if step == 3:
             break
     for _ in range(2):  # goes on, and then only loads
-        again = tuner(out=tmp_path / "parts", ema=0.9, save_freq=1)
+        again = tuner(out=tmp_path, ema=0.9, save_freq=1)
         again.fit(resume=True, progress=False)
         assert same(again.result, whole.result) and again.best_step == whole.best_step
     other = start()
     next(other.parameters()).data += 1
-    assert tuner(other, tmp_path / "parts", ema=0.9, save_freq=1).restore().step_number == 0
+    assert tuner(other, tmp_path, ema=0.9, save_freq=1).restore().step_number == 0
 
 
-def test_a_live_run_of_it_is_replayed(tmp_path):
-    run = live.Run(tuner(out=tmp_path))
-    run.start()
-    run.wait()
-    assert not run.error and same(live.replay(run).result, run.trainer.result)
-
-
-def test_a_network_without_normalisation_is_copied():
+def test_a_network_without_normalisation_is_copied_and_validation_is_a_must():
     model = models.create("srcnn", 2, channels=(4, 4))
     trainer = tuner(model)
     assert trainer.model is not model and trainer.model.config == model.config
@@ -107,9 +93,7 @@ def test_a_network_without_normalisation_is_copied():
 
 
 def test_the_criterion():
-    assert list(criterion("random").weights) == ["mse", "relu2_2", "relu5_4"]
     measured = criterion("random", "relu3_1", second="random")
     assert list(measured.weights) == ["mse", "fire9", "relu2_2", "relu3_1"]
-    assert measured.measure(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)).keys() == measured.weights.keys()
     with pytest.raises(SRKitError):
         criterion("random", "relu6_1")

@@ -16,7 +16,7 @@ from srkit.training import GANConfig, GANTrainer, History, TrainConfig, Trainer,
 from srkit.training.gan import diagnose
 
 SMALL = {
-    "batch_size": 2, "patch_size": 32, "warmup": 0, "log_freq": 1, "val_freq": 4, "save_freq": 4, "device": "cpu",
+    "batch_size": 2, "patch_size": 32, "warmup": 0, "log_freq": 1, "val_freq": 2, "save_freq": 4, "device": "cpu",
     "discriminator": 4, "features": "squeezenet", "feature_weights": "random", "content": ("fire2",),
     "loss": {"mse": 0.0, "content": 10.0, "adversarial": 1e-3},
 }  # fmt: skip
@@ -38,6 +38,10 @@ def sha(model: torch.nn.Module) -> str:
     return weights_sha256(model.state_dict())
 
 
+def shas(trainer: GANTrainer) -> list[str]:
+    return [sha(network) for network in (trainer.result, trainer.model, trainer.discriminator)]
+
+
 def gradients(model: torch.nn.Module) -> float:
     return sum(p.grad.abs().sum().item() for p in model.parameters() if p.grad is not None)
 
@@ -45,19 +49,13 @@ def gradients(model: torch.nn.Module) -> float:
 # ---------------------------------------------------------------------------------- who learns from whom
 
 
-def test_the_discriminators_step_leaves_no_gradient_in_the_generator(dataset):
+def test_each_networks_step_leaves_no_gradient_in_the_other(dataset):
     subject = gan(dataset)
     subject.backward_discriminator(subject.batch())
-    assert gradients(subject.discriminator) > 0 and all(p.grad is None for p in subject.model.parameters())
-
-
-@pytest.mark.parametrize("term", ["content", "adversarial"])
-def test_each_term_reaches_the_generator_and_none_the_discriminator(dataset, term):
-    subject = gan(dataset, loss={"content": 0.0, "adversarial": 0.0, term: 1.0})
-    subject.discriminator.requires_grad_(False)
-    values = subject.backward(subject.batch())
-    assert gradients(subject.model) > 0 and gradients(subject.discriminator) == 0
-    assert values[f"weighted/{term}"] == values["loss"] > 0
+    assert gradients(subject.discriminator) > 0 and gradients(subject.model) == 0
+    subject = gan(dataset, loss={"content": 0.0, "adversarial": 1.0})
+    subject.step(subject.batch())
+    assert gradients(subject.model) > 0 and not any(p.requires_grad for p in subject.discriminator.parameters())
 
 
 def test_the_adversarial_terms_gradient_is_that_of_minus_log_d(dataset):
@@ -72,10 +70,9 @@ def test_the_adversarial_terms_gradient_is_that_of_minus_log_d(dataset):
 
 
 def test_in_the_warm_up_the_discriminator_learns_alone(dataset):
-    subject = gan(dataset, 6, discriminator_warmup=4)
+    subject = gan(dataset, 3, discriminator_warmup=2)
     before, discriminator = [p.clone() for p in subject.model.parameters()], sha(subject.discriminator)
-    for _ in range(4):
-        next(subject)
+    next(subject), next(subject)
     assert all(torch.equal(a, b) for a, b in zip(before, subject.model.parameters(), strict=True))
     assert sha(subject.discriminator) != discriminator and "loss" not in subject.history.rows[-1]
     assert "warming up" in subject.diagnose()
@@ -84,37 +81,17 @@ def test_in_the_warm_up_the_discriminator_learns_alone(dataset):
 
 
 def test_the_discriminator_learns_to_tell():
-    sharp = ImageDataset([(photograph(48, 48, seed) > 0.5).byte() * 255 for seed in range(6)])
-    subject = gan(sharp, 60, discriminator_warmup=60, lr=2e-3, batch_size=4, discriminator=8)
+    sharp = ImageDataset([(photograph(32, 32, seed) > 0.5).byte() * 255 for seed in range(6)])
+    subject = gan(sharp, 50, discriminator_warmup=50, lr=2e-3, batch_size=4, discriminator=8)
     rows = subject.fit(progress=False).rows
     assert abs(rows[0]["D/real"] - rows[0]["D/fake"]) < 0.3 and rows[-1]["D/real"] - rows[-1]["D/fake"] > 0.4
-    assert rows[-1]["D/loss"] < rows[0]["D/loss"]
 
 
 def test_the_discriminator_has_a_learning_rate_of_its_own(dataset):
-    subject = gan(dataset, discriminator_lr=4.0, lr=1e-4)
-    next(subject)
+    subject = gan(dataset, discriminator_lr=4.0)
     subject.change(lr=1e-5)
     next(subject)
     assert [optimizer.param_groups[0]["lr"] for optimizer in subject.optimizers] == pytest.approx([1e-5, 4e-5])
-
-
-def test_label_smoothing_keeps_the_discriminator_from_being_sure():
-    p = torch.tensor([3.0]).sigmoid().item()
-    for label in (1.0, 0.9, 0.0):
-        by_hand = -label * math.log(p) - (1 - label) * math.log(1 - p)
-        assert losses.discriminator_loss(torch.tensor([3.0]), label).item() == pytest.approx(by_hand, rel=1e-5)
-
-
-# ---------------------------------------------------------------------------------- memory
-
-
-def test_accumulation_trains_both_networks(dataset):
-    subject = gan(dataset, model=generator(norm=False))
-    subject.change(accumulate=2, accumulate_discriminator=2)
-    before = sha(subject.model), sha(subject.discriminator)
-    next(subject)
-    assert sha(subject.model) != before[0] and sha(subject.discriminator) != before[1]
 
 
 def test_memory_that_runs_out_in_the_generators_half_lets_the_discriminator_step_once(dataset):
@@ -133,7 +110,10 @@ def test_memory_that_runs_out_in_the_generators_half_lets_the_discriminator_step
     twin = gan(dataset, 2, model=generator(norm=False))
     twin.change(accumulate=2)
     next(twin)
-    assert sha(twin.model) == sha(subject.model) and sha(twin.discriminator) == sha(subject.discriminator)
+    assert shas(twin) == shas(subject)
+    twin.change(accumulate_discriminator=2)
+    next(twin)
+    assert twin.history.rows[-1]["D/gradient"] > 0
 
 
 # ---------------------------------------------------------------------------------- resuming and replaying
@@ -144,82 +124,77 @@ def test_n_and_n_more_steps_are_2n_steps_bit_for_bit(dataset, tmp_path, settings
     whole = gan(dataset, 8, **settings)
     whole.fit(progress=False)
     gan(dataset, 4, tmp_path, **settings).fit(progress=False)
-    resumed = gan(dataset, 8, tmp_path, **settings).restore()
-    assert resumed.step_number == 4
-    resumed.fit(progress=False)
-    for network in ("result", "model", "discriminator"):
-        assert sha(getattr(whole, network)) == sha(getattr(resumed, network))
+    resumed = gan(dataset, 8, tmp_path, **settings)
+    resumed.fit(resume=True, progress=False)
+    assert shas(resumed) == shas(whole)
     moments = [s.discriminator_optimizer.state_dict()["state"] for s in (whole, resumed)]
     assert all(torch.equal(moments[0][i]["exp_avg"], moments[1][i]["exp_avg"]) for i in moments[0])
+    other = generator()
+    next(other.parameters()).data += 0.1  # another first stage is another training
+    assert gan(dataset, 8, tmp_path, model=other, **settings).restore().step_number == 0
 
 
 def test_resume_makes_the_gan_again_from_its_checkpoint_alone(tmp_path):
-    gan(load_dataset("bundled", size=64), 2, tmp_path).fit(progress=False)
+    gan(load_dataset("bundled", size=48), 2, tmp_path).fit(progress=False)
     again = resume(tmp_path / "last.pt", steps=3)
     assert isinstance(again, GANTrainer) and again.config.content == ("fire2",) and again.step_number == 2
     assert sha(again.discriminator) == sha(checkpoint.load_discriminator(tmp_path / "last.pt"))
     again.fit(progress=False)
 
 
-def test_another_first_stage_is_another_training(dataset, tmp_path):
-    gan(dataset, 4, tmp_path).fit(progress=False)
-    other = generator()
-    with torch.no_grad():
-        next(other.parameters()).add_(0.1)
-    assert gan(dataset, 8, tmp_path, model=other).restore().step_number == 0
-
-
 def test_moves_of_a_running_gan_are_replayed_bit_for_bit(dataset):
-    run = live.Run(gan(dataset, 6), photograph(48, 48))
+    run = live.Run(gan(dataset, 4), photograph(48, 48))
     run.weights.set(adversarial=1e-2)
     run.start()
     run.wait()
     assert not run.error and [move.name for move in run.history.moves] == ["adversarial"]
-    twin = live.replay(run)
-    assert sha(twin.result) == sha(run.trainer.result) and sha(twin.discriminator) == sha(run.trainer.discriminator)
-    assert twin.discriminator is not run.trainer.discriminator
+    assert shas(live.replay(run)) == shas(run.trainer)
 
 
 def test_best_is_nearest_in_features_whatever_the_content_weighs(dataset, tmp_path):
-    subject = gan(dataset, 12, tmp_path, validation=dataset, lr=1e-3)
+    subject = gan(dataset, 6, tmp_path, validation=dataset, lr=1e-3)
     for step in subject:
-        if step == 2:
+        if step == 1:
             subject.change(content=0.0, mse=1.0)  # not minimised for a while, and measured all the same
-        if step == 6:
+        if step == 3:
             subject.change(content=1.0)
     _, distances = subject.history.series("val/content")
     assert len(distances) == 3 and subject.best == -min(distances) and "val/adversarial" not in subject.history.names()
 
 
+@pytest.mark.parametrize("which", ["discriminator", "model"])
+def test_a_network_that_breaks_stops_the_training_and_leaves_the_last_checkpoint(dataset, tmp_path, which):
+    subject = gan(dataset, 20, tmp_path)
+    for _ in range(4):
+        next(subject)
+    saved = sha(models.load(tmp_path / "last.pt"))
+    next(getattr(subject, which).parameters()).data.fill_(math.nan)
+    with pytest.raises(SRKitError, match=r"last\.pt"):
+        subject.fit(progress=False)
+    assert sha(models.load(tmp_path / "last.pt")) == saved
+
+
 # ---------------------------------------------------------------------------------- the diagnosis
 
 
-def history(real: float, fake: float, adversarial: float = 0.2, falls: float = 0.0) -> History:
-    made = History()
-    made.add({"step": 0, "val/dB": 30.0})
-    for step in range(1, 20):
-        made.add({"step": step, "loss": 1.0, "weighted/adversarial": adversarial, "weighted/content": 1 - adversarial,
-                  "D/real": real, "D/fake": fake, "D/loss": 0.5, "D/gradient": 1.0, "G/gradient": 1.0})  # fmt: skip
-    made.add({"step": 20, "val/dB": 30.0 - falls})
-    return made
-
-
 STATES = {
-    "healthy": (0.7, 0.3), "D wins": (0.99, 0.02), "cannot tell": (0.51, 0.50), "undecided": (0.55, 0.45),
-    "a tenth of its weight": (0.7, 0.3, 0.95, 6.5), "ten times its weight": (0.7, 0.3, 0.001),
-    "weighs nothing": (0.7, 0.3, 0.0),
+    "healthy": (0.7, 0.3, 0.2), "D wins": (0.99, 0.02, 0.2), "cannot tell": (0.51, 0.50, 0.2),
+    "undecided": (0.55, 0.45, 0.2), "a tenth of its weight": (0.7, 0.3, 0.95),
+    "ten times its weight": (0.7, 0.3, 0.001), "weighs nothing": (0.7, 0.3, 0.0),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("words", STATES)
 def test_the_diagnosis_tells_states_apart(words):
-    said = diagnose(history(*STATES[words]))
+    history = History()
+    assert diagnose(history) == "no step yet"
+    real, fake, adversarial = STATES[words]
+    row = {"loss": 1.0, "weighted/adversarial": adversarial, "D/real": real, "D/fake": fake, "G/gradient": 1.0}
+    for step in range(1, 20):
+        history.add({"step": step, **row})
+    history.add({"step": 20, "val/dB": 30.0})
+    said = diagnose(history)
     assert words in said and not any(other in said for other in STATES if other != words)
-
-
-def test_no_diagnosis_before_the_first_step_nor_without_a_gan(dataset):
-    assert diagnose(History()) == "no step yet"
-    assert Trainer(generator(), dataset, TrainConfig(batch_size=2, patch_size=32, device="cpu")).diagnose() == ""
 
 
 # ---------------------------------------------------------------------------------- refused
@@ -232,11 +207,18 @@ def test_what_can_be_no_generator_is_refused(dataset):
     next(gan(dataset, model=generator(pretrained=False), from_scratch=True))
 
 
-def test_a_loss_without_adversary_is_refused(dataset):
-    with pytest.raises(SRKitError):
-        GANTrainer(generator(), dataset, GANConfig(**SMALL), losses.WeightedLoss({"mse": 1}))
-    with pytest.raises(SRKitError):
-        Trainer(generator(), dataset, TrainConfig(loss={"mse": 1, "adversarial": 1}, batch_size=2, patch_size=32))
+def test_losses_sizes_and_checkpoints_that_are_no_gans_are_refused(dataset, tmp_path):
+    config = TrainConfig(steps=1, batch_size=2, patch_size=32, device="cpu")
+    Trainer(generator(), dataset, config, out=tmp_path).fit(progress=False)
+    for refused in (
+        lambda: GANTrainer(generator(), dataset, GANConfig(**SMALL), losses.WeightedLoss({"mse": 1})),
+        lambda: Trainer(generator(), dataset, TrainConfig(loss={"mse": 1, "adversarial": 1})),
+        lambda: gan(dataset, discriminator_size=96),
+        lambda: gan(dataset).load_state(checkpoint.load(tmp_path / "last.pt")),
+        lambda: checkpoint.load_discriminator(tmp_path / "last.pt"),
+    ):
+        with pytest.raises(SRKitError):
+            refused()
 
 
 @pytest.mark.parametrize(
@@ -247,27 +229,3 @@ def test_a_loss_without_adversary_is_refused(dataset):
 def test_settings_without_sense_are_refused(wrong):
     with pytest.raises(SRKitError):
         GANConfig(**wrong)
-
-
-def test_a_generators_checkpoint_is_no_gans_and_a_size_no_discriminators(dataset, tmp_path):
-    config = TrainConfig(steps=1, batch_size=2, patch_size=32, device="cpu")
-    Trainer(generator(), dataset, config, out=tmp_path).fit(progress=False)
-    with pytest.raises(SRKitError):
-        checkpoint.load_discriminator(tmp_path / "last.pt")
-    with pytest.raises(SRKitError):
-        gan(dataset).load_state(checkpoint.load(tmp_path / "last.pt"))
-    with pytest.raises(SRKitError):
-        gan(dataset, discriminator_size=96)
-
-
-@pytest.mark.parametrize("which", ["discriminator", "model"])
-def test_a_network_that_breaks_stops_the_training_and_leaves_the_last_checkpoint(dataset, tmp_path, which):
-    subject = gan(dataset, 20, tmp_path)
-    for _ in range(4):
-        next(subject)
-    saved = sha(models.load(tmp_path / "last.pt"))
-    with torch.no_grad():
-        next(getattr(subject, which).parameters()).fill_(math.nan)
-    with pytest.raises(SRKitError, match=r"last\.pt"):
-        subject.fit(progress=False)
-    assert sha(models.load(tmp_path / "last.pt")) == saved
