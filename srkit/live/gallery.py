@@ -63,23 +63,18 @@ class Gallery:
         self.bicubic = resize(self.low, scale=run.scale).clamp(0, 1)
         self.bicubic_psnr = metrics.psnr(self.bicubic, self.high, run.scale).item()
 
-    def strip(self, whole: bool = False) -> dict[str, tuple[str, Tensor, int]]:
-        """For each of STRIP a remark, the same part of the picture, and how many times it is to be shown larger.
+    def strip(self) -> dict[str, tuple[str, Tensor, int]]:
+        """For each of STRIP a remark, the detail, and how many times it is to be shown larger.
 
-        Args:
-            whole: all of the picture; otherwise the detail. The PSNR is always that of the whole.
+        The PSNR is that of the whole picture.
         """
         preview, scale = self.run.preview, self.run.scale
         assert preview is not None  # a run with a picture has one from the start
-        times = max(1, round(WIDE / (self.high.shape[-1] if whole else self.box[2])))
-        low, output, high = self.low, preview.output, self.high
-        if not whole:
-            low, output, high = self._detail(low, scale), self._detail(output), self._detail(high)
-        remark = f"{preview.psnr:.2f} dB at step {preview.step}"
+        times = max(1, round(WIDE / self.box[2]))
         contents = (
-            (f"bicubic {self.bicubic_psnr:.2f} dB", low, times * scale),
-            (remark, output, times),
-            ("", high, times),
+            (f"bicubic {self.bicubic_psnr:.2f} dB", self._detail(self.low, scale), times * scale),
+            (f"{preview.psnr:.2f} dB at step {preview.step}", self._detail(preview.output), times),
+            ("", self._detail(self.high), times),
         )
         return dict(zip(STRIP, contents, strict=True))
 
@@ -123,8 +118,7 @@ class Gallery:
             now = self._now()
             shown = {f"{number}, step {one.step}": one for number, one in last} | {f"now, step {now.step}": now}
             words = [f"{label.split(',')[0]}: {', '.join(describe(one.weights))}" for label, one in shown.items()]
-            if trainer.loss.describe():
-                words.append(f"features: {trainer.loss.describe()}")
+            words += [f"features: {trainer.loss.describe()}"] if trainer.loss.describe() else []
             left, top, side = self.box
             page = figures.comparison(
                 {"bicubic": self.bicubic, **{label: one.output for label, one in shown.items()}},
@@ -165,11 +159,10 @@ def describe(weights: Mapping[str, float]) -> list[str]:
     return [f"{name} {short(weight)}" for name, weight in weights.items() if weight]
 
 
-def jpeg(picture: Tensor, times: int = 1, most: int = 680) -> bytes:
-    """A picture (3, H, W) in [0, 1] as JPEG: each pixel a square of times x times; smaller if wider than `most`."""
+def jpeg(picture: Tensor, times: int) -> bytes:
+    """A picture (3, H, W) in [0, 1] as JPEG: each pixel a square of times x times."""
     image = Image.fromarray(to_uint8(picture).permute(1, 2, 0).cpu().numpy())
     image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
-    image = image.reduce(math.ceil(image.width / most))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=92, subsampling=0)  # subsampling would wash out the colours of single pixels
     return file.getvalue()

@@ -90,7 +90,7 @@ def test_it_ends_by_itself_and_shows_the_last_picture(make):
     run.start()
     assert run.wait(30) and run.state == "finished" and run.step == 7
     assert first.step == 0 and run.preview.step == 7 and run.preview.output.shape == (3, 40, 52)
-    assert run.preview.psnr != first.psnr and run.pictures_per_second > 0
+    assert run.preview.psnr != first.psnr
     run.start()
     assert run.state == "finished" and run.wait(0)
     assert not [thread for thread in threading.enumerate() if thread.name == "srkit-run"]
