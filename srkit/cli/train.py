@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,6 @@ from srkit import metrics, models
 from srkit.cli.use import load
 from srkit.data import ImageDataset, load_dataset, sources
 from srkit.models import SuperResNet
-from srkit.models.convert import origin
 from srkit.settings import SRKitError, Student, choose_device, root, unknown
 from srkit.training import GANConfig, TrainConfig, Trainer, checkpoint, compare, devices, resuming
 
@@ -113,15 +111,12 @@ class Train:
             return models.create(self.model, self.scale, **features)
         model = load(self.start, self.scale)
         own: dict[str, Any] = getattr(model, "config", {})
-        if origin(model):  # another project's: it has its own arguments
-            name, fits = own["name"], own["architecture"] == preset.architecture
-        else:
-            wanted = {"architecture": preset.architecture, **preset.arguments}
-            name, fits = self.model, _arguments(own) == _arguments(wanted)
+        theirs = models.PRESETS.get(own["name"])
+        fits = own["architecture"] == preset.architecture and (theirs is None or theirs.arguments == preset.arguments)
         if not fits or self.scale not in (None, model.scale):
             scale = self.scale or model.scale
             raise SRKitError(f"{self.start} holds {own['name']} x{model.scale}, not {self.model} x{scale}: name that")
-        return models.rebuild(model, name=name)
+        return models.rebuild(model, name=self.model if theirs else own["name"])  # else it is another project's
 
     def folder(self, model: nn.Module) -> Path:
         """Where to write, made: nowhere that a training would be lost."""
@@ -201,12 +196,6 @@ class Compare:
         config = replace(config, val_freq=math.ceil(len(dataset) / config.batch_size))  # once an epoch
         out = self.out or root() / "runs" / f"compare-{Path(self.pictures.data).name}"
         print(f"\n{compare.compare(names, dataset, validation, config, out, self.student)}")
-
-
-def _arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """What makes a config another network; as JSON has it, which knows no tuples."""
-    free = ("name", "scale", "feature_weights", "frozen_norm")
-    return json.loads(json.dumps({name: value for name, value in config.items() if name not in free}))
 
 
 def _fit(trainer: Trainer) -> int:

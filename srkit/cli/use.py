@@ -33,11 +33,9 @@ class Run:
     lessons: Positional[tuple[str, ...]] = ()
     # quick: bundled photographs, no network, about a minute a lesson; class: a Colab T4; full: hours.
     profile: Literal["quick", "class", "full"] = "quick"
-    # Lessons at a time; two where there are two cores.
-    jobs: int | None = None
 
     def __call__(self) -> int:
-        return int(any(result.error for result in lessons.run(self.lessons, self.profile, jobs=self.jobs)))
+        return int(any(result.error for result in lessons.run(self.lessons, self.profile)))
 
 
 @dataclass
