@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 from srkit import metrics
 from srkit.figures.pages import DPI, INCHES
@@ -52,7 +52,7 @@ def title_of(name: str) -> tuple[str, str]:
     return title if term == name else f"{title}, {name.removesuffix('/' + term)}", unit
 
 
-def curves(histories: History | Mapping[str, History], names: Sequence[str], into: SubFigure | None = None) -> Figure:
+def curves(histories: History | Mapping[str, History], names: Sequence[str]) -> Figure:
     """Each quantity of a history in a graph of its own, training and validation of the same one together.
 
     D(real) and D(output) of a GAN stand in one graph, and so do the two networks' gradients. A dotted line marks each
@@ -61,7 +61,6 @@ def curves(histories: History | Mapping[str, History], names: Sequence[str], int
     Args:
         histories: one, or several by name to compare.
         names: which quantities: "loss", a term, "dB" or "lr".
-        into: a part of a figure to draw into; a new figure of 12 inches width if not given.
 
     Raises:
         SRKitError: nothing has been recorded yet.
@@ -73,7 +72,7 @@ def curves(histories: History | Mapping[str, History], names: Sequence[str], int
     graphs = list(dict.fromkeys(pair_of.get(name, (name,)) for name in names))
     columns = len(graphs) if len(graphs) <= 3 else 2
     rows = -(-len(graphs) // columns)
-    fig = into or _figure(4.2 * rows)
+    fig = _figure(4.2 * rows)
     moved = sorted({move.step for history in several.values() for move in history.moves if move.step})
     for number, graph in enumerate(graphs, start=1):
         ax = fig.add_subplot(rows, columns, number)
@@ -85,7 +84,7 @@ def curves(histories: History | Mapping[str, History], names: Sequence[str], int
     if len(several) > 1:  # one legend for all graphs, above them: in them it would lie on the lines
         lines = {str(line.get_label()): line for ax in fig.axes for line in ax.get_legend_handles_labels()[0]}
         fig.legend(list(lines.values()), list(lines), frameon=False, ncols=len(several), loc="outside upper center")
-    return fig  # type: ignore[return-value]
+    return fig
 
 
 def _figure(height: float) -> Figure:

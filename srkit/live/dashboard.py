@@ -7,7 +7,6 @@ counts up every half second, and at each count the view takes over what is new (
 from __future__ import annotations
 
 import functools
-import io
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as W
-from IPython.display import Image, display
+from IPython.display import HTML, display
 
 from srkit.live.gallery import STRIP, Gallery, Kept, describe, jpeg, still
 from srkit.live.presets import Presets
@@ -35,7 +34,7 @@ def show(run: Run, here: Setup, presets: Mapping[str, Mapping[str, float]] | Non
     """Show the dashboard of a run; its Start button starts it.
 
     Where nobody can press it, with SRKIT_HEADLESS=1, the same call trains to the end with the last preset, and shows
-    one figure.
+    curves and pictures as they stand then.
 
     Args:
         run: from `live.Run`, with a picture to watch.
@@ -60,9 +59,7 @@ def show(run: Run, here: Setup, presets: Mapping[str, Mapping[str, float]] | Non
     if run.error:
         raise SRKitError(run.error)
     board.refresh()
-    png = io.BytesIO()
-    still(run, board.gallery).savefig(png, dpi=100)
-    display(Image(data=png.getvalue(), width=900))
+    display(HTML(f'<style>{STYLE}</style><div class="srkit">{still(run, board.gallery)}</div>'))
     return board
 
 

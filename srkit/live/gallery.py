@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import math
-import textwrap
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
 from srkit import figures, metrics
 from srkit.data.images import resize, to_uint8
 from srkit.live.run import Run
-from srkit.live.svg import drawn, short
+from srkit.live.svg import draw, short
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import Setup, SRKitError
 
@@ -95,12 +92,8 @@ class Gallery:
         """The snapshots' details side by side, each with its step, PSNR and weights."""
         tiles = []
         for number, one in enumerate(self.kept, start=1):
-            source = f"data:image/jpeg;base64,{base64.b64encode(jpeg(self._detail(one.output), 2)).decode()}"
-            weights = "<br>".join(map(escape, describe(one.weights)))
-            tiles.append(
-                f'<figure><img src="{source}" alt="detail of snapshot {number}"><figcaption><b>{number}</b> '
-                f"· step {one.step} · {one.psnr:.2f} dB<br>{weights}</figcaption></figure>"
-            )
+            words = [f"<b>{number}</b> · step {one.step} · {one.psnr:.2f} dB", *map(escape, describe(one.weights))]
+            tiles.append(_tile(f"detail of snapshot {number}", self._detail(one.output), 2, "<br>".join(words)))
         return f'<div class="srkit-gallery">{"".join(tiles)}</div>' if tiles else ""
 
     def save(self, name: str, here: Setup) -> Path:
@@ -134,24 +127,28 @@ class Gallery:
             return figures.save(page, name, here, trainer, show=False)
 
 
-def still(run: Run, gallery: Gallery) -> Figure:
-    """Curves and pictures as one figure, 12 inches wide; its caption says the weights and whose features.
+def still(run: Run, gallery: Gallery) -> str:
+    """Curves and pictures as HTML that needs no kernel; its caption says the weights and whose features.
 
     Args:
         run: with rows in its history.
         gallery: of the run.
     """
-    names, strip, loss = drawn(run.history), gallery.strip(), run.trainer.loss
-    height = 3.8 if len(names) <= 3 else 3.8 * math.ceil(len(names) / 2)
-    fig = Figure(figsize=(figures.INCHES, height + 5), facecolor="white", layout="constrained")
-    (upper,), (lower,) = fig.subfigures(2, 1, squeeze=False, height_ratios=(height, 5))
-    figures.curves(run.history, names, upper)
-    for number, (name, (remark, picture, _)) in enumerate(strip.items(), start=1):
-        figures.show(lower.add_subplot(1, len(strip), number), picture, f"{name} ({remark})" if remark else name)
+    loss = run.trainer.loss
+    tiles = [
+        _tile(name, picture, times, f"<b>{name}</b><br>{remark}")
+        for name, (remark, picture, times) in gallery.strip().items()
+    ]
     words = [f"after step {run.step}, weights {', '.join(describe(loss.weights))}"]
     words += [f"features: {loss.describe()}"] if loss.describe() else []
-    fig.supxlabel(textwrap.fill("; ".join(filter(None, [*words, run.trainer.diagnose()])), 150), fontsize=10)
-    return fig
+    caption = escape("; ".join(filter(None, [*words, run.trainer.diagnose()])))
+    pictures = f'<div class="srkit-gallery srkit-large">{"".join(tiles)}</div>'
+    return f"{draw(run.history, loss.describe())}{pictures}<p>{caption}</p>"
+
+
+def _tile(name: str, picture: Tensor, times: int, words: str) -> str:
+    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg(picture, times)).decode()}"
+    return f'<figure><img src="{source}" alt="{name}"><figcaption>{words}</figcaption></figure>'
 
 
 def describe(weights: Mapping[str, float]) -> list[str]:
