@@ -21,8 +21,9 @@ from uuid import uuid4
 
 import torch
 
-PRECISIONS = ("fp32", "auto", "bf16", "fp16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that cannot lock
+PRECISIONS = ("fp32", "auto", "bf16", "fp16")
 
 
 # ---------------------------------------------------------------------------------- errors
@@ -116,7 +117,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = next(device for device in ("cuda", "mps", "cpu") if have[device])
     if name not in have:
-        raise unknown("device", name, ["auto", *have])
+        raise unknown("device", name, DEVICES)
     if not have[name]:
         raise SRKitError(f"this machine has no {name} device that torch can use: ask for cpu, or for auto")
     return torch.device(name)
