@@ -24,6 +24,7 @@ import torch
 CHECKS: dict[str, bool] = {}  # whether each check of a lesson that was called found the student's own answer right
 DEVICES = ("auto", "cpu", "cuda", "mps")
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that cannot lock
+PRECISIONS = ("fp32", "auto", "bf16", "fp16")
 
 
 # ---------------------------------------------------------------------------------- errors
@@ -127,21 +128,22 @@ def choose_precision(precision: str, device: torch.device) -> str:
     """What was asked for; for "auto", bf16 where the device computes it in hardware, fp16 on other GPUs, else fp32.
 
     Raises:
-        SRKitError: fp16 on anything but a CUDA GPU, or bf16 on a GPU that has none.
+        SRKitError: an unknown name, fp16 on anything but a CUDA GPU, or bf16 on a GPU that has none.
     """
-    if precision == "fp16" and device.type != "cuda":
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    on_gpu = device.type == "cuda"
+    has_bf16 = not on_gpu or torch.cuda.get_device_capability(device)[0] >= 8
+    if precision == "fp16" and not on_gpu:
         raise SRKitError(f"fp16 needs a CUDA GPU, not {device.type}: use auto, bf16 or fp32")
-    has_bf16 = device.type != "cuda" or torch.cuda.get_device_capability(device)[0] >= 8
     if precision == "bf16" and not has_bf16:
         raise SRKitError("this GPU computes no bf16: use auto, fp16 or fp32")
     if precision != "auto":
         return precision
-    if device.type == "cuda":
+    if on_gpu:
         return "bf16" if has_bf16 else "fp16"
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
-    return "fp32"
+    has = torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
+    return "bf16" if has.get("avx512_bf16") or has.get("amx_bf16") else "fp32"
 
 
 def free_memory(device: torch.device | str | None = None) -> int:

@@ -12,7 +12,7 @@ from conftest import photograph
 from cuda import fake_cuda
 from torch import nn
 
-from srkit import inference, models
+from srkit import models
 from srkit.data.images import resize
 from srkit.inference import Upscaler, to_onnx, upscale
 from srkit.models.pretrained import weights_sha256
@@ -21,8 +21,7 @@ from srkit.settings import SRKitError
 SMALL = {"channels": 8, "blocks": 2}
 VGG = {"feature_weights": "random"}
 NETWORKS = {
-    "srcnn 9-1-5 x3": lambda: models.create("srcnn915", 3),
-    "srcnn x4": lambda: models.create("srcnn", 4, carry=False),
+    "srcnn915": lambda: models.create("srcnn915", 3),
     "superresnet": lambda: models.create("superresnet"),
     "superresnet-residual": lambda: models.create("superresnet-residual", skip=True),
     "superresnet-dilated": lambda: models.create("superresnet-dilated"),
@@ -31,7 +30,6 @@ NETWORKS = {
     "srresnet": lambda: models.create("srresnet", **SMALL),
     "srresnet-small": lambda: models.create("srresnet-small", **SMALL),
     "nearest": lambda: models.create("nearest", 3),
-    "bicubic": lambda: models.create("bicubic", 2),
 }
 
 
@@ -50,10 +48,6 @@ def make(name: str) -> nn.Module:
     return model.eval()
 
 
-def as_tuple(output: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    return (output,) if isinstance(output, torch.Tensor) else output
-
-
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:
     return (a - b).abs().max().item()
 
@@ -63,23 +57,21 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_tiles_have_the_pixels_of_one_pass(name):
-    model = make(name)
-    for height, width, tile in ((61, 75, 16), (48, 90, 29)):
-        low = torch.rand(4, height, width, generator=torch.Generator().manual_seed(height))
-        tiles, whole = (Upscaler(model, tile=side)(low) for side in (tile, 100))
-        assert tiles.shape == (4, model.scale * height, model.scale * width)
-        assert difference(tiles, whole) <= 1e-5
-        with torch.no_grad():
-            plain = models.output_at(model, low[None, :3])[0].clamp(0, 1)
-        assert difference(whole[:3], plain) <= 1e-5
-        assert difference(whole[3:], resize(low[3:], scale=model.scale).clamp(0, 1)) <= 1e-6
-        for scale in models.scales_of(model)[:-1]:
-            assert difference(Upscaler(model, scale, tile)(low), upscale(model, low, scale)) <= 1e-5
+    model, tile = make(name), 16
+    low = torch.rand(4, 25, 42, generator=torch.Generator().manual_seed(0))
+    tiles, whole = (Upscaler(model, tile=side)(low) for side in (tile, 100))
+    assert tiles.shape == (4, model.scale * 25, model.scale * 42)
+    assert difference(tiles, whole) <= 1e-5
+    with torch.no_grad():
+        plain = models.output_at(model, low[None, :3])[0].clamp(0, 1)
+    assert difference(whole[:3], plain) <= 1e-5
+    assert difference(whole[3:], resize(low[3:], scale=model.scale).clamp(0, 1)) <= 1e-6
+    for scale in models.scales_of(model)[:-1]:
+        assert difference(Upscaler(model, scale, tile)(low), upscale(model, low, scale)) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["srcnn 9-1-5 x3", "superresnet-vgg"])
-def test_the_ensemble_is_the_mean_of_eight_and_tiles_have_its_pixels(name):
-    model, low, outputs = make(name), torch.rand(3, 39, 47), []
+def test_the_ensemble_is_the_mean_of_eight_and_tiles_have_its_pixels():
+    model, low, outputs = make("superresnet-vgg"), torch.rand(3, 21, 26), []
     for quarters, mirrored in product(range(4), (False, True)):
         turned = torch.rot90(low.flip(-1) if mirrored else low, quarters, (-2, -1))
         with torch.no_grad():
@@ -93,10 +85,10 @@ def test_the_ensemble_is_the_mean_of_eight_and_tiles_have_its_pixels(name):
 
 def test_poolings_in_fours_and_everything_at_once():
     four = models.create("superresnet-vgg", feature_layers=("relu3_3",), **VGG)
-    for height, width in ((48, 64), (50, 64)):  # of 50 rows the last two fill no group: that goes in one pass
+    for height, width in ((24, 32), (26, 32)):  # of 26 rows the last two fill no group: that goes in one pass
         low = torch.rand(3, height, width)
         assert difference(Upscaler(four, tile=16)(low), Upscaler(four, tile=100)(low)) <= 1e-5
-    low = torch.rand(3, 60, 60)
+    low = torch.rand(3, 40, 40)
     assert torch.equal(Upscaler(Everything(), tile=16)(low), Upscaler(Everything(), tile=100)(low))
 
 
@@ -153,14 +145,14 @@ def test_out_of_memory_with_the_smallest_tiles_is_one_line():
 
 
 def test_bf16_is_close():
-    model, low = models.load("srresnet-small-x4"), photograph(40, 50)
+    model, low = models.load("efficient-x4"), photograph(24, 30)
     off = (Upscaler(model, precision="bf16")(low) - upscale(model, low)).abs()
     assert 0 < off.mean() < 0.5 / 255 and off.max() < 3 / 255
 
 
 def test_on_a_gpu():
     model = make("superresnet")
-    low = torch.rand(4, 40, 50)
+    low = torch.rand(4, 20, 25)
     expected = Upscaler(model, tile=16, ensemble=True)(low)
     with fake_cuda.stand_in():
         upscaler = Upscaler(model, tile=16, precision="auto", ensemble=True, device="cuda")
@@ -171,28 +163,26 @@ def test_on_a_gpu():
 
 def test_bad_arguments():
     model = models.create("bicubic", 2)
-    for shape in ((1, 3, 8, 8), (1, 8, 8), (5, 8, 8), (3, 0, 8)):
+    for shape in ((1, 3, 8, 8), (1, 8, 8), (3, 0, 8)):
         with pytest.raises(SRKitError):
             upscale(model, torch.zeros(shape))
         with pytest.raises(SRKitError):
             Upscaler(model).bands(torch.zeros(shape))  # at once, not with the first band
-    for arguments in ({"tile": 8}, {"device": "gpu"}, {"scale": 3}, {"precision": "fp16"}):
+    for arguments in ({"tile": 8}, {"device": "gpu"}, {"scale": 3}, {"precision": "fp16"}, {"precision": "bf61"}):
         with pytest.raises(SRKitError):
             Upscaler(model, **arguments)
-    with pytest.raises(SRKitError, match="did you mean 'bf16'"):
-        Upscaler(model, precision="bf61")
 
 
 @pytest.mark.parametrize("tile", [16, 64])
 def test_no_picture_is_made_of_what_is_no_number(tile):
-    model, low = make("superresnet"), torch.rand(3, 40, 40)
+    model, low = make("superresnet"), torch.rand(3, 24, 24)
+    low[0, 20, 20] = torch.inf
+    with pytest.raises(SRKitError, match="NaN"):
+        Upscaler(model, tile=tile)(low)
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] = torch.nan
     with pytest.raises(SRKitError, match="NaN"):
         Upscaler(model, tile=tile)
-    low[0, 30, 30] = torch.inf
-    with pytest.raises(SRKitError, match="NaN"):
-        Upscaler(make("superresnet"), tile=tile)(low)
 
 
 class Everything(nn.Module):
@@ -223,27 +213,24 @@ class LittleMemory(nn.Module):
 # ---------------------------------------------------------------------------------- ONNX
 
 
-@pytest.fixture
-def onnxruntime():
-    for name in ("onnx", "onnxscript"):
-        pytest.importorskip(name, reason="pip install 'srkit[onnx]'")
-    return pytest.importorskip("onnxruntime", reason="pip install 'srkit[onnx]'")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["srcnn 9-1-5 x3", "srresnet", "srresnet-small", "superresnet-vgg", "nearest"])
-def test_onnxruntime_gives_the_same_pixels_at_any_size(name, tmp_path, onnxruntime):
-    model, path = make(name), tmp_path / "new" / "model.onnx"
-    facts = to_onnx(model, path)
-    assert facts["difference"] <= 1e-4 and list(path.parent.iterdir()) == [path]
+@pytest.mark.parametrize("name", ["srcnn915", "srresnet-small", "superresnet-vgg"])
+def test_onnxruntime_gives_the_same_pixels_at_any_size(name, tmp_path):
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package, reason="pip install 'srkit[onnx]'")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'srkit[onnx]'")
+    model = make(name)
+    path = to_onnx(model, tmp_path / "new" / "model.onnx")
+    assert list(path.parent.iterdir()) == [path]
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    assert facts["outputs"] == [output.name for output in session.get_outputs()]
-    assert facts["outputs"] == (["x2", "x4"] if "super" in name else ["output"])
-    low = torch.rand(3, 3, 33, 50)
-    with torch.no_grad():
-        expected = model(low)
-    for one, other in zip(session.run(None, {"low": low.numpy()}), as_tuple(expected), strict=True):
-        assert one.shape == other.shape and difference(torch.from_numpy(one), other) <= 1e-4
+    assert [one.name for one in session.get_outputs()] == (["x2", "x4"] if "super" in name else ["output"])
+    for size in ((1, 3, 24, 20), (3, 3, 33, 50)):
+        low = torch.rand(size)
+        with torch.no_grad():
+            expected = model(low)
+        expected = (expected,) if isinstance(expected, torch.Tensor) else expected
+        for one, other in zip(session.run(None, {"low": low.numpy()}), expected, strict=True):
+            assert one.shape == other.shape and difference(torch.from_numpy(one), other) <= 1e-4
     says = session.get_modelmeta().custom_metadata_map
     assert says["scale"].endswith(str(model.scale)) and "RGB" in says["input"]
     assert json.loads(says["config"])["name"] == says["name"] == model.config["name"]
@@ -251,22 +238,14 @@ def test_onnxruntime_gives_the_same_pixels_at_any_size(name, tmp_path, onnxrunti
 
 
 @pytest.mark.slow
-def test_what_cannot_be_exported_or_differs_is_one_line_and_no_file(tmp_path, monkeypatch, onnxruntime):
+def test_what_cannot_be_exported_is_one_line_and_no_file(tmp_path, monkeypatch):
     class Undecided(Everything):
         def forward(self, low: torch.Tensor) -> torch.Tensor:
             return low if low.mean() > 0.5 else 1 - low
 
     with pytest.raises(SRKitError) as caught:
         to_onnx(Undecided(), tmp_path / "m.onnx")
-    assert "\n" not in str(caught.value)
-    for found in (0.01, float("nan")):
-        monkeypatch.setattr(inference, "_difference", lambda *_, found=found: found)
-        with pytest.raises(SRKitError):
-            to_onnx(models.create("nearest", 2), tmp_path / "m.onnx")
-    assert not list(tmp_path.iterdir())
-    monkeypatch.undo()
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert to_onnx(models.create("nearest", 2), tmp_path / "m.onnx")["difference"] is None
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(SRKitError, match="srkit\\[onnx\\]"):
         to_onnx(models.create("nearest", 2), tmp_path / "m.onnx")
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

@@ -18,6 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
+@pytest.mark.slow
 def test_imports_are_light():
     heavy = {"matplotlib", "ipywidgets", "torchvision", "skimage", "accelerate", "tyro", "pooch", "IPython", "nbclient"}
     found = f"print(*{heavy} & sys.modules.keys())"

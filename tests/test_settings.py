@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import threading
-import time
 
 import pytest
 import torch
 
 from srkit import settings
 from srkit.settings import SRKitError, atomic_write, current_profile, lock
-
-
-def test_unknown_names_the_nearest():
-    assert "did you mean 'srcnn'?" in str(settings.unknown("model", "srcn", ["srcnn", "bicubic"]))
-    assert "did you mean" not in str(settings.unknown("model", "xyz", ["srcnn"]))
 
 
 def test_profiles(monkeypatch):
@@ -29,20 +21,20 @@ def test_profiles(monkeypatch):
     monkeypatch.setenv("SRKIT_PROFILE", "full")
     monkeypatch.setenv("SRKIT_WEIGHTS", "mine.safetensors")
     assert current_profile().name == "full" and current_profile().feature_weights == "mine.safetensors"
-    with pytest.raises(SRKitError):
+    with pytest.raises(SRKitError, match="did you mean 'quick'"):
         current_profile("quik")
+    assert "did you mean" not in str(settings.unknown("model", "xyz", ["srcnn"]))
 
 
 def test_devices_and_precisions():
-    assert settings.choose_device("cpu") == torch.device("cpu")
-    assert settings.choose_precision("bf16", torch.device("cpu")) == "bf16"
-    for wrong in (
-        lambda: settings.choose_device("cude"),
-        lambda: settings.choose_device("cuda" if not torch.cuda.is_available() else "mps"),
-        lambda: settings.choose_precision("fp16", torch.device("cpu")),
-    ):
+    cpu = settings.choose_device("cpu")
+    assert cpu == torch.device("cpu") and settings.choose_precision("bf16", cpu) == "bf16"
+    for name in ("cude", "mps" if torch.cuda.is_available() else "cuda"):
         with pytest.raises(SRKitError):
-            wrong()
+            settings.choose_device(name)
+    for name in ("fp16", "bf61"):
+        with pytest.raises(SRKitError):
+            settings.choose_precision(name, cpu)
     assert settings.free_memory() > 2**20
     assert settings.out_of_memory(MemoryError()) and not settings.out_of_memory(ValueError())
 
@@ -85,33 +77,19 @@ def test_a_file_appears_whole_or_not_at_all(links, tmp_path, monkeypatch):
     assert {file.name: file.read_text() for file in path.parent.iterdir()} == {"a.txt": "two", "b.txt": "one"}
 
 
-def test_a_locked_folder_refuses_another_and_names_who_has_it(tmp_path):
-    mine = lock(tmp_path / "run")
-    code = f"from srkit.settings import *; lock({str(tmp_path / 'run')!r}, wait=False)"
-    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert f"SRKitError: {tmp_path / 'run'}: process {os.getpid()} on " in other.stderr
-    with pytest.raises(SRKitError):
+def test_a_locked_folder_refuses_another_names_who_has_it_and_can_be_waited_for(tmp_path, capsys):
+    held: list[settings.Lock] = []
+    taking = threading.Thread(target=lambda: held.append(lock(tmp_path / "run")))
+    taking.start()
+    taking.join()
+    with pytest.raises(SRKitError, match=f"process {os.getpid()} on "):
         lock(tmp_path / "run", wait=False)
-    releasing = threading.Thread(target=mine.release)  # of another thread than the one that took it
-    releasing.start()
-    releasing.join()
-    mine.release()
+    threading.Timer(0.3, held[0].release).start()  # another thread than the one that took it
+    with lock(tmp_path / "run"):
+        assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
+    held[0].release()
     with lock(tmp_path / "run", wait=False):
         pass
-
-
-def test_waiting_for_a_lock_says_for_whom(tmp_path, capsys):
-    taken = threading.Event()
-
-    def hold():
-        with lock(tmp_path):
-            taken.set()
-            time.sleep(0.3)
-
-    threading.Thread(target=hold).start()
-    taken.wait(10)
-    with lock(tmp_path):
-        assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
 
 
 def test_a_file_system_without_locks_goes_on_without(tmp_path, monkeypatch):

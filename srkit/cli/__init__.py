@@ -83,7 +83,11 @@ def parse(name: str, words: Sequence[str]) -> Any:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0; 1 if a lesson failed; 2 after one line on standard error; 130 after Ctrl-C."""
+    """Run a command; what it raises that a person can put right becomes one line here, and nowhere else.
+
+    Returns:
+        0; 1 if a lesson failed; 2 after one line on standard error; 130 after Ctrl-C.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if words == ["--version"]:
@@ -99,10 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command() or 0
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `srkit inspect … | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (SRKitError, OSError) as error:  # or a folder without permission, a full disk
+    except (SRKitError, OSError) as error:  # OSError: a folder without permission, a full disk
         if os.environ.get("RANK", "0") != "0":
             time.sleep(3)  # the first process says the same: then the launcher ends this one meanwhile
         print(f"srkit: {error}", file=sys.stderr)

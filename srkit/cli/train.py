@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,12 +12,10 @@ import tyro
 from torch import nn
 from tyro.conf import Positional, arg
 
-from srkit import models
+from srkit import metrics, models
 from srkit.cli.use import load
 from srkit.data import ImageDataset, load_dataset, sources
-from srkit.data.images import KERNELS
 from srkit.models import SuperResNet
-from srkit.models.convert import origin
 from srkit.settings import SRKitError, Student, choose_device, root, unknown
 from srkit.training import GANConfig, TrainConfig, Trainer, checkpoint, compare, devices, resuming
 
@@ -46,8 +41,8 @@ class Pictures:
         """Those to train on, and those to validate on if any are kept apart for that."""
         counts: dict[str, Any] = {"train": self.train, "val": self.val, "seed": seed}
         options: dict[str, Any] = {"size": self.size, "device": device, **counts}
-        kept_apart = sources.split(self.data, **counts).val
         train = load_dataset(self.data, "train", warp=warp, **options)
+        kept_apart = sources.split(self.data, **counts).val
         return train, load_dataset(self.data, "val", **options) if kept_apart else None
 
 
@@ -66,18 +61,12 @@ class Train:
     pictures: Annotated[Pictures, SAME_NAMES]
     # Begin with the weights of this checkpoint, or of a pretrained network: to fine-tune, or for a GAN.
     start: str | None = None
-    # With --start: keep batch normalisation as it was learnt, for fine-tuning an srresnet on few pictures.
-    frozen_norm: bool = False
     # How much larger the output is: 2, 3 or 4; the network's own if not given, else 2.
     scale: int | None = None
     # Warp the training pictures at random with this strength, 0 to 1: for small data sets.
     warp: float | None = None
     # Folder for what the training writes; runs/MODEL-xSCALE-DATA if not given.
     out: Path | None = None
-    # Start anew although the folder holds a training already; that one is moved to OUT/replaced.
-    overwrite: bool = False
-    # The same as --device cuda.
-    cuda: bool = False
     # Who trains: written into the checkpoints.
     student: Student = field(default_factory=Student)
     # How to train.
@@ -91,50 +80,50 @@ class Train:
         return (GANConfig if preset.gan else TrainConfig)(**preset.training)
 
     def __call__(self) -> int:
-        config = replace(self.config, device="cuda") if self.cuda else self.config
-        with devices.together(config.device) as device:
+        with devices.together(self.config.device) as device:
             with devices.main_first():  # it downloads, if need be
-                model = self.network(config)
+                model = self.network()
                 out = self.folder(model)
-                dataset, validation = self.pictures.load(config.seed, device, self.warp)
-            kind = resuming.KINDS["GANTrainer" if isinstance(config, GANConfig) else "Trainer"]
-            trainer = kind(model, dataset, config, validation=validation, out=out, student=self.student)
+                dataset, validation = self.pictures.load(self.config.seed, device, self.warp)
+            kind = resuming.KINDS["GANTrainer" if isinstance(self.config, GANConfig) else "Trainer"]
+            trainer = kind(model, dataset, self.config, validation=validation, out=out, student=self.student)
             trainable, frozen = models.count(model)
             kept = f" and {frozen:,} frozen ({model.describe()})" if frozen and isinstance(model, SuperResNet) else ""
             print(f"{self.model} x{model.scale}: {trainable:,} parameters{kept}")
             if trainer.loss.describe():
                 print(f"the loss compares {trainer.loss.describe()}")
-            print(f"training on {dataset}, on {trainer.processes} in {trainer.precision}")
-            print(f"validating on {len(validation)}" if validation else "nothing to validate on: best.pt is last.pt")
+            print(f"training on {len(dataset)} pictures, on {trainer.processes} in {trainer.precision}")
+            if validation:
+                bicubic = metrics.evaluate(models.create("bicubic", trainer.model.scale), validation, with_ssim=False)
+                print(f"validating on {len(validation)}, on which bicubic reaches {bicubic.psnr:.2f} dB")
+            else:
+                print("nothing to validate on: best.pt is last.pt")
             return _fit(trainer)
 
-    def network(self, config: TrainConfig) -> nn.Module:
+    def network(self) -> nn.Module:
         """The network to train: with the weights of --start, or with new ones that the seed decides."""
-        if self.model in KERNELS:
-            raise SRKitError(f"{self.model} has nothing to train: choose one of {', '.join(models.PRESETS)}")
         if self.model not in models.PRESETS:
             raise unknown("model", self.model, models.PRESETS)
         preset = models.PRESETS[self.model]
         if self.start is None:
-            torch.manual_seed(config.seed)
-            features = {"feature_weights": config.feature_weights} if "features" in preset.arguments else {}
+            torch.manual_seed(self.config.seed)
+            features = {"feature_weights": self.config.feature_weights} if "features" in preset.arguments else {}
             return models.create(self.model, self.scale, **features)
         model = load(self.start, self.scale)
-        own = getattr(model, "config", {})
-        same = _arguments(own) == _arguments({"architecture": preset.architecture, **preset.arguments})
-        converted = bool(origin(model)) and own["architecture"] == preset.architecture  # another project's
-        if not (same or converted) or self.scale not in (None, model.scale):
-            wanted = f"{self.model} x{self.scale}" if same else self.model
-            raise SRKitError(f"{self.start} holds {own['name']} x{model.scale}, not {wanted}: name that")
-        name = own["name"] if converted else self.model
-        return models.rebuild(model, name=name, **({"frozen_norm": True} if self.frozen_norm else {}))
+        own: dict[str, Any] = getattr(model, "config", {})
+        theirs = models.PRESETS.get(own["name"])
+        fits = own["architecture"] == preset.architecture and (theirs is None or theirs.arguments == preset.arguments)
+        if not fits or self.scale not in (None, model.scale):
+            scale = self.scale or model.scale
+            raise SRKitError(f"{self.start} holds {own['name']} x{model.scale}, not {self.model} x{scale}: name that")
+        return models.rebuild(model, name=self.model if theirs else own["name"])  # else it is another project's
 
     def folder(self, model: nn.Module) -> Path:
-        """Where to write: nowhere that a training would be lost."""
+        """Where to write, made: nowhere that a training would be lost."""
         out = self.out or root() / "runs" / f"{self.model}-x{model.scale}-{Path(self.pictures.data).name}"
-        if (out / "last.pt").exists() and not self.overwrite:
-            again = f"srkit resume {out / 'last.pt'}"
-            raise SRKitError(f"{out} holds a training already: {again}, or another --out, or --overwrite")
+        if (out / "last.pt").exists():
+            raise SRKitError(f"{out} holds a training already: srkit resume {out / 'last.pt'}, or choose another --out")
+        out.mkdir(parents=True, exist_ok=True)  # what forbids it is said now, not at the first step
         return out
 
 
@@ -167,10 +156,9 @@ class Resume:
             changes["num_epoch"] = changes.get("num_epoch")
         with devices.together(self.config.device):
             trainer = resuming.resume(self.checkpoint, self.out, **changes)
-            if trainer.step_number >= trainer.steps:
-                raise SRKitError(
-                    f"{self.checkpoint} is at step {trainer.step_number} already: give --steps more than that"
-                )
+            done = trainer.step_number
+            if done >= trainer.steps:
+                raise SRKitError(f"{self.checkpoint} is at step {done} already: give --steps more than that")
             return _fit(trainer)
 
 
@@ -190,39 +178,24 @@ class Compare:
     skip: bool = False
     # Folder for the trainings; runs/compare-DATA if not given.
     out: Path | None = None
-    # Print JSON and nothing else.
-    json: bool = False
     # Who trains: written into the checkpoints.
     student: Student = field(default_factory=Student)
     # How to train.
     config: Annotated[TrainConfig, SAME_NAMES] = field(default_factory=lambda: TrainConfig(**models.WORKSHOP))
 
     def __call__(self) -> None:
-        with redirect_stdout(sys.stderr if self.json else sys.stdout):
-            comparison = self.compare()
-        print(json.dumps(comparison.to_dict(), indent=2) if self.json else f"\n{comparison}")
-
-    def compare(self) -> compare.Comparison:
-        """Open the pictures, train and measure."""
         names = [*(self.networks or compare.available())]
         names += [name + compare.SKIP for name in names if self.skip and not name.endswith(compare.SKIP)]
         patch_size = self.config.patch_size
         config = replace(self.config, patch_size=min(patch_size, self.pictures.size or patch_size))
         for name in names:
             compare.make(name, config)  # what is missing is said before pictures are read
-        device = choose_device(config.device)
-        dataset, validation = self.pictures.load(config.seed, device)
+        dataset, validation = self.pictures.load(config.seed, choose_device(config.device))
         if not validation:
             raise SRKitError(f"{self.pictures.data} has no pictures to validate on: ask for some with --val")
         config = replace(config, val_freq=math.ceil(len(dataset) / config.batch_size))  # once an epoch
         out = self.out or root() / "runs" / f"compare-{Path(self.pictures.data).name}"
-        return compare.compare(names, dataset, validation, config, out, self.student)
-
-
-def _arguments(config: dict[str, Any]) -> dict[str, Any]:
-    """What makes a config another network; as JSON has it, which knows no tuples."""
-    free = ("name", "scale", "feature_weights", "frozen_norm")
-    return json.loads(json.dumps({name: value for name, value in config.items() if name not in free}))
+        print(f"\n{compare.compare(names, dataset, validation, config, out, self.student)}")
 
 
 def _fit(trainer: Trainer) -> int:

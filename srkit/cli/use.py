@@ -33,13 +33,9 @@ class Run:
     lessons: Positional[tuple[str, ...]] = ()
     # quick: bundled photographs, no network, about a minute a lesson; class: a Colab T4; full: hours.
     profile: Literal["quick", "class", "full"] = "quick"
-    # Lessons at a time; two where there are two cores.
-    jobs: int | None = None
 
     def __call__(self) -> int:
-        results = lessons.run(self.lessons, self.profile, jobs=self.jobs)
-        print(lessons.table(results))
-        return int(any(result.error for result in results))
+        return int(any(result.error for result in lessons.run(self.lessons, self.profile)))
 
 
 @dataclass
@@ -48,19 +44,13 @@ class Data:
 
     # The data set to download; none lists them all.
     name: Positional[str | None] = None
-    # A folder or web address that holds the data set's files; tried before the publisher's.
-    mirror: str | None = None
-    # Print JSON and nothing else.
-    json: bool = False
 
     def __call__(self) -> None:
         if self.name is None:
-            rows = sources.listing()
-            print(json.dumps(rows, indent=2) if self.json else _tree({row["name"]: row for row in rows}))
-            return
-        paths = sources.pictures(self.name, mirror=self.mirror)
-        facts = {"name": self.name, "pictures": len(paths), "folder": str(paths[0].parent)}
-        print(json.dumps(facts) if self.json else f"{self.name}: {len(paths)} pictures in {paths[0].parent}")
+            print(_tree({row["name"]: row for row in sources.listing()}))
+        else:
+            paths = sources.pictures(self.name)
+            print(f"{self.name}: {len(paths)} pictures in {paths[0].parent}")
 
 
 @dataclass
@@ -119,11 +109,9 @@ class Upscale:
         upscaler = inference.Upscaler(model, self.scale, self.tile, self.precision, self.ensemble, self.device)
         paths = [path for named in self.pictures for path in _pictures(named)]
         file = self.out if self.out and self.out.suffix.lower() in images.SUFFIXES and not self.out.is_dir() else None
-        if len(paths) != 1 and (file or not paths):
-            raise SRKitError(
-                "name a picture to upscale" + (f"; only one fits into {file}" if file else ", or a folder")
-            )
-        failed, made = False, set()
+        if not paths or (file and len(paths) > 1):
+            raise SRKitError(f"{len(paths)} pictures: name one or more, and a folder for --out if there are several")
+        status, made = 0, set[Path]()
         for path in paths:
             target = file or (self.out or path.parent) / f"{path.stem}_x{upscaler.scale}.png"
             try:
@@ -132,9 +120,9 @@ class Upscale:
                 made.add(target)
                 print(self.enlarge(upscaler, name, path, target), flush=True)
             except SRKitError as error:  # the others go on
-                failed = True
+                status = 2
                 print(f"srkit: {error}", file=sys.stderr)
-        return 2 if failed else 0
+        return status
 
     def enlarge(self, upscaler: inference.Upscaler, name: str, path: Path, target: Path) -> str:
         """Enlarge one file by the model of that name; a line about it."""
@@ -149,7 +137,7 @@ class Upscale:
 
 @dataclass
 class Export:
-    """Write a trained model as ONNX, which runs without PyTorch, and check it against onnxruntime."""
+    """Write a trained model as ONNX, which runs without PyTorch."""
 
     # As for srkit upscale.
     checkpoint: Positional[str | None] = None
@@ -160,14 +148,8 @@ class Export:
 
     def __call__(self) -> None:
         name = self.checkpoint or default(self.scale)
-        model = load(name, self.scale)
-        facts = inference.to_onnx(model, self.out or Path(f"{Path(name).stem}.onnx"))
-        outputs = " and ".join(facts["outputs"])
-        print(f"{facts['path']}: low to {outputs}, {facts['megabytes']:.1f} MB, opset {facts['opset']}")
-        if facts["difference"] is None:
-            print("not compared with PyTorch: pip install onnxruntime")
-        else:
-            print(f"onnxruntime and PyTorch differ by {facts['difference']:.1e} at most")
+        path = inference.to_onnx(load(name, self.scale), self.out or f"{Path(name).stem}.onnx")
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 @dataclass
@@ -192,11 +174,11 @@ class Evaluate:
     def __call__(self) -> None:
         model = load(self.model, self.scale).to(choose_device(self.device))
         dataset = self.pictures()
-        table = metrics.evaluate(model, dataset, self.scale)
-        split = dataset.config["split"]
-        facts = {"model": self.model, "data": self.data, "split": split, **table.to_dict()}
-        words = f"{self.model} on {self.data}, split {split!r} ({len(dataset)} of its pictures)\n{table}"
-        print(json.dumps(facts, indent=2) if self.json else words)
+        table, split = metrics.evaluate(model, dataset, self.scale), dataset.config["split"]
+        if self.json:
+            print(json.dumps({"model": self.model, "data": self.data, "split": split, **table.to_dict()}, indent=2))
+        else:
+            print(f"{self.model} on {self.data}, split {split!r} ({len(dataset)} of its pictures)\n{table}")
 
     def pictures(self) -> ImageDataset:
         """The pictures to measure on; never by default those that the checkpoint was trained on."""
@@ -219,7 +201,7 @@ def default(scale: int | None) -> str:
     Raises:
         SRKitError: another scale than 2, 3 or 4.
     """
-    return inference.DEFAULT if scale is None else f"efficient-x{images.check_scale(scale)}"
+    return f"efficient-x{4 if scale is None else images.check_scale(scale)}"
 
 
 def load(name: str, scale: int | None = None) -> nn.Module:

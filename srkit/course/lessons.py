@@ -12,7 +12,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -32,16 +32,24 @@ HOME = Path(__file__).resolve().parents[2]
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "99999999999", "MALLOC_MMAP_MAX_": "0", "MALLOC_ARENA_MAX": "1"}
 
 
+CELL_LIMIT = 15 * 60  # seconds that a cell may take in quick
+
+
 @dataclass(frozen=True)
 class Result:
-    """What one lesson's run gave. `error` is None, or tells in a few lines where it failed and why."""
+    """What one lesson's run gave: its figures, its page with the executed copy (.ipynb) beside it, and in `error` None,
+    or in a few lines where it failed and why."""
 
     lesson: str
     seconds: float
     figures: tuple[Path, ...]
-    executed: Path
-    html: Path
+    page: Path
     error: str | None
+
+    def __str__(self) -> str:
+        ending = f"FAILED, see {self.page}\n{indent(self.error, '  ')}" if self.error else "ok"
+        names = ", ".join(figure.name for figure in self.figures) or "none"
+        return f"{self.lesson}: {self.seconds:.0f} s, figures: {names}; {ending}"
 
 
 # ---------------------------------------------------------------------------------- which lessons
@@ -88,13 +96,12 @@ def run(
     profile: str = "quick",
     out: str | Path | None = None,
     jobs: int | None = None,
-    timeout: int | None = None,
     offline: bool = False,
-    log: Callable[[str], None] = print,
 ) -> list[Result]:
     """Run lessons, each in a fresh kernel of this very Python, in the notebook's folder as JupyterLab does.
 
-    A failing lesson doesn't stop the others; Ctrl-C stops them all.
+    Prints a line when a lesson starts, and its result when it ends. A failing lesson doesn't stop the others; Ctrl-C
+    stops them all.
 
     Args:
         lessons: as for `find`.
@@ -102,9 +109,7 @@ def run(
         out: the folder for executed copies and their web pages; by default runs/notebooks.
         jobs: lessons at a time; by default two in quick on two cores or more (1.6 times faster on two),
             else one, because class and full want the whole machine.
-        timeout: seconds that a cell may take; by default 15 minutes in quick and no limit else.
         offline: refuse the lessons' connections to other machines, to show that they need none.
-        log: is given a line when a lesson starts and one when it ends.
 
     Raises:
         SRKitError: an unknown profile or lesson, or no lessons at all.
@@ -113,11 +118,10 @@ def run(
     paths = find(lessons)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jobs = max(1, min(jobs or (2 if profile == "quick" and cores > 1 else 1), len(paths)))
-    if timeout is None and profile == "quick":
-        timeout = 15 * 60
     out = Path(out or root() / "runs/notebooks").resolve()
     out.mkdir(parents=True, exist_ok=True)
-    runner = _Runner(out, _environment(profile, offline, cores // jobs if jobs > 1 else None), timeout, log)
+    environment = _environment(profile, offline, cores // jobs if jobs > 1 else None)
+    runner = _Runner(out, environment, CELL_LIMIT if profile == "quick" else None)
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(runner.run, path) for path in paths]
         try:
@@ -153,7 +157,6 @@ class _Runner:
     out: Path
     environment: dict[str, str]
     timeout: int | None
-    log: Callable[[str], None]
     kernels: list[Any] = field(default_factory=list)
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -161,25 +164,21 @@ class _Runner:
         """Run one notebook; write its executed copy and its page."""
         import nbformat
 
-        self.log(f"{path.stem} …")
+        print(f"{path.stem} …", flush=True)
         started = time.monotonic()
-        try:
-            notebook = nbformat.read(path, as_version=4)
-        except ValueError:
-            raise SRKitError(f"{path}: not a notebook, whatever its name says") from None
+        notebook = nbformat.read(path, as_version=4)
         with TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
             errors = self._execute(notebook, path.parent, Path(scratch))
-            if self.stopped.is_set():
-                raise InterruptedError
             figures = tuple(Path(line) for line in dict.fromkeys(_lines(Path(scratch, "figures.txt"))))
-        executed, page = self.out / path.name, self.out / f"{path.stem}.html"
-        nbformat.write(notebook, executed)
+        if self.stopped.is_set():
+            raise InterruptedError
+        page = self.out / f"{path.stem}.html"
+        nbformat.write(notebook, page.with_suffix(".ipynb"))
         page.write_text(_page(notebook, path), "utf-8")
-        seconds = time.monotonic() - started
         error = "\n".join(errors[:5]) or None  # more would help nobody
-        ending = f"FAILED at {error.splitlines()[0]}" if error else "ok"
-        self.log(f"{path.stem}: {seconds:.0f} s, figures: {len(figures)}, {ending}")
-        return Result(path.stem, seconds, figures, executed, page, error)
+        result = Result(path.stem, time.monotonic() - started, figures, page, error)
+        print(result, flush=True)
+        return result
 
     def _execute(self, notebook: Any, folder: Path, scratch: Path) -> list[str]:
         """Fill the notebook with its outputs; return its errors, each with its place."""
@@ -286,21 +285,6 @@ def _page(notebook: Any, path: Path) -> str:
     exporter = HTMLExporter(require_js_url="")
     resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
     return exporter.from_notebook_node(notebook, resources)[0]
-
-
-def table(results: Sequence[Result]) -> str:
-    """The results as plain text: lesson, ok or FAILED, seconds, figures; below it the errors."""
-    width = max(len("lesson"), *(len(result.lesson) for result in results), 0)
-    lines = [f"{'lesson':{width}}  result  seconds  figures", "-" * (width + 40)]
-    for result in results:
-        first, *others = [figure.name for figure in result.figures] or ["none"]
-        ending = "FAILED" if result.error else "ok"
-        lines.append(f"{result.lesson:{width}}  {ending:6}  {result.seconds:7.1f}  {first}")
-        lines += [" " * (width + 19) + name for name in others]
-    for result in results:
-        if result.error:
-            lines += ["", f"{result.lesson}, see {result.html}", indent(result.error, "  ")]
-    return "\n".join(lines)
 
 
 def show_source(*things: object) -> None:

@@ -4,9 +4,9 @@ A page is 12 x 12 inches at 300 dots an inch: 3600 x 3600 pixels. Images are pla
 numbers, so that each pixel of an image is a clean square.
 """
 
-from srkit.figures.pages import ACCENT, DPI, INCHES, PAGE, Box, busiest, comparison, grid, page, score, show
+from srkit.figures.pages import ACCENT, DPI, INCHES, PAGE, Box, Page, busiest, comparison, grid, score, show
 from srkit.figures.plots import curves, differences, tradeoff
 from srkit.figures.saving import provenance, save
 
-__all__ = ["ACCENT", "DPI", "INCHES", "PAGE", "Box", "busiest", "comparison", "curves", "differences", "grid", "page",
+__all__ = ["ACCENT", "DPI", "INCHES", "PAGE", "Box", "Page", "busiest", "comparison", "curves", "differences", "grid",
            "provenance", "save", "score", "show", "tradeoff"]  # fmt: skip

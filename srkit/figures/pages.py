@@ -57,8 +57,7 @@ class Page(Figure):
         """
         height, width = image.shape[-2:]
         times = min(self.cell_width / width, self.cell_height / height)
-        if not mark:
-            times = max(1, int(times + 0.75))  # rather cut a rim off than leave a white one
+        times = times if mark else max(1, int(times + 0.75))  # rather cut a rim off than leave a white one
         cut_h, cut_w = min(height, int(self.cell_height / times)), min(width, int(self.cell_width / times))
         top, left = (height - cut_h) // 2, (width - cut_w) // 2
         wide, tall = round(cut_w * times), round(cut_h * times)
@@ -90,16 +89,10 @@ class Page(Figure):
         """`score` and a loss's terms, also noted: the provenance holds the very numbers that the page shows."""
         text, terms = score(image, high, border), dict[str, float]()
         if loss:
-            device = loss.device or high.device
-            measured = loss.measure(image[None].to(device).clamp(0, 1), high[None].to(device))
-            terms = {term: value.item() for term, value in measured.items()}
+            pair = [picture[None].to(loss.device or high.device) for picture in (image.clamp(0, 1), high)]
+            terms = {term: value.item() for term, value in loss.measure(*pair).items()}
         self.scores.append({"picture": name, "border": border, "psnr / ssim": text, **terms})
         return " / ".join([text, *(f"{term} {value:.4g}" for term, value in terms.items())])
-
-
-def page() -> Page:
-    """An empty white page of 12 x 12 inches."""
-    return Page()
 
 
 def grid(

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 
 from srkit import metrics
 from srkit.figures.pages import DPI, INCHES
 from srkit.losses import term_of
-from srkit.settings import SRKitError, unknown
+from srkit.settings import SRKitError
 from srkit.training import History
 
 QUANTITIES = {  # title and unit
@@ -52,9 +52,7 @@ def title_of(name: str) -> tuple[str, str]:
     return title if term == name else f"{title}, {name.removesuffix('/' + term)}", unit
 
 
-def curves(
-    histories: History | Mapping[str, History], names: Sequence[str] | None = None, into: SubFigure | None = None
-) -> Figure:
+def curves(histories: History | Mapping[str, History], names: Sequence[str]) -> Figure:
     """Each quantity of a history in a graph of its own, training and validation of the same one together.
 
     D(real) and D(output) of a GAN stand in one graph, and so do the two networks' gradients. A dotted line marks each
@@ -62,22 +60,19 @@ def curves(
 
     Args:
         histories: one, or several by name to compare.
-        names: which quantities; by default every term, the PSNR and the learning rate.
-        into: a part of a figure to draw into; a new figure of 12 inches width if not given.
+        names: which quantities: "loss", a term, "dB" or "lr".
 
     Raises:
         SRKitError: nothing has been recorded yet.
     """
     several = {"": histories} if isinstance(histories, History) else dict(histories)
-    found = [name.removeprefix("val/") for history in several.values() for name in history.names()]
-    chosen = list(names or (name for name in dict.fromkeys(found) if _tells(name, found, several)))
-    if not chosen or not found:
+    if not any(history.rows for history in several.values()):
         raise SRKitError("the history is empty: train some steps first")
-    pair_of = {name: pair for pair in PAIRS for name in pair if {*pair} <= {*chosen}}
-    graphs = list(dict.fromkeys(pair_of.get(name, (name,)) for name in chosen))
+    pair_of = {name: pair for pair in PAIRS for name in pair if {*pair} <= {*names}}
+    graphs = list(dict.fromkeys(pair_of.get(name, (name,)) for name in names))
     columns = len(graphs) if len(graphs) <= 3 else 2
     rows = -(-len(graphs) // columns)
-    fig = into or _figure(4.2 * rows)
+    fig = _figure(4.2 * rows)
     moved = sorted({move.step for history in several.values() for move in history.moves if move.step})
     for number, graph in enumerate(graphs, start=1):
         ax = fig.add_subplot(rows, columns, number)
@@ -89,20 +84,11 @@ def curves(
     if len(several) > 1:  # one legend for all graphs, above them: in them it would lie on the lines
         lines = {str(line.get_label()): line for ax in fig.axes for line in ax.get_legend_handles_labels()[0]}
         fig.legend(list(lines.values()), list(lines), frameon=False, ncols=len(several), loc="outside upper center")
-    return fig  # type: ignore[return-value]
+    return fig
 
 
 def _figure(height: float) -> Figure:
     return Figure(figsize=(INCHES, height), dpi=DPI, facecolor="white", layout="constrained")
-
-
-def _tells(name: str, found: Sequence[str], histories: Mapping[str, History]) -> bool:
-    """Whether a graph of this quantity would say something that the others don't."""
-    if name == "loss":  # the sum of one term is that term
-        return len({other for other in found if other.startswith("weighted/")}) > 1
-    if name == "lr":
-        return any(len(set(history.series(name)[1])) > 1 for history in histories.values())
-    return not name.startswith("weighted/") and not name.endswith("seconds")
 
 
 def _draw_graph(ax: Axes, graph: Sequence[str], histories: Mapping[str, History]) -> None:
@@ -131,28 +117,19 @@ def _draw_graph(ax: Axes, graph: Sequence[str], histories: Mapping[str, History]
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def differences(pairs: dict[str, metrics.Paired], names: Sequence[str] | None = None, footer: str = "") -> Figure:
+def differences(pairs: dict[str, metrics.Paired], names: Sequence[str], footer: str = "") -> Figure:
     """What changed, picture by picture: a graph for each measure, in it a column for each comparison, a dot a picture.
 
     The bar is the mean, with its standard error; what lies in the shaded half became worse.
 
     Args:
         pairs: by name, from `metrics.paired`.
-        names: which measures, "psnr", "ssim" or a term; all of them by default.
+        names: which measures: "psnr", "ssim" or a term.
         footer: a line below.
-
-    Raises:
-        SRKitError: nothing to compare, or something that was not measured.
     """
-    if not pairs:
-        raise SRKitError("no comparison to draw: metrics.paired makes one")
     changes = {plain(label): pair.changes for label, pair in pairs.items()}
-    known = list(next(iter(changes.values())))
-    names = list(names or known)
     fig = _figure(4.6)
     for number, name in enumerate(names, start=1):
-        if name not in known:
-            raise unknown("measure", name, known)
         ax = fig.add_subplot(1, len(names), number)
         for place, each in enumerate(changes.values()):
             change, color, count = each[name], f"C{place}", len(each[name].differences)
@@ -185,15 +162,7 @@ def tradeoff(
         feature: what is compared, for the axis, e.g. "relu2_2 of VGG-19, random weights".
         sweep: names of points that an arrow joins in this order, e.g. along a growing weight.
         footer: a line below.
-
-    Raises:
-        SRKitError: fewer than two points, one without a finite place, or a name in sweep that is no point.
     """
-    if len(points) < 2 or not all(map(math.isfinite, sum(points.values(), ()))):
-        raise SRKitError("a trade-off needs two points or more, each with a PSNR in dB and a distance, both finite")
-    for name in sweep:
-        if name not in points:
-            raise unknown("point of the trade-off", name, points)
     fig = _figure(7)
     ax = fig.add_subplot()
     for start, end in itertools.pairwise(sweep):

@@ -48,7 +48,6 @@ def save(
     path = here.figures / f"{here.lesson}_{name}.png"
     facts = {**provenance(here, trainer, table), "shown": getattr(fig, "scores", [])}
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    text |= {"Title": path.stem, "Software": f"srkit {facts['versions']['srkit']}"}
     with atomic_write(path) as draft:
         fig.savefig(draft, dpi=DPI, metadata=text)
     with atomic_write(path.with_suffix(".json")) as draft:
@@ -81,17 +80,14 @@ def provenance(here: Setup, trainer: Subjects = None, table: Tables = None) -> d
 
 def _about(subject: Subject | None, table: Table | None) -> dict[str, Any]:
     """One model: what it is, its weights, what it was trained on and for if that is known, and what was measured."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"metrics": table.to_dict()} if table else {}
+    if subject is None:
+        return facts
+    model = subject.result if isinstance(subject, Trainer) else subject
+    facts |= {"model": getattr(model, "config", {}), "weights_sha256": weights_sha256(model.state_dict())}
     if isinstance(subject, Trainer):
-        facts["model"] = {**getattr(subject.model, "config", {}), "step": subject.step_number}
-        facts["weights_sha256"] = weights_sha256(subject.result.state_dict())
-        facts["loss"] = subject.loss.weights
+        facts["model"] = {**facts["model"], "step": subject.step_number}
+        facts["loss"], facts["features"] = subject.loss.weights, subject.loss.describe()
         facts["moves"] = [move._asdict() for move in subject.history.moves]
-        facts["features"] = subject.loss.describe()
         facts["data"] = {**subject.dataset.config, "fingerprint": subject.dataset.fingerprint}
-    elif subject is not None:
-        facts["model"] = getattr(subject, "config", {})
-        facts["weights_sha256"] = weights_sha256(subject.state_dict())
-    if table:
-        facts["metrics"] = table.to_dict()
     return facts

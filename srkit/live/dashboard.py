@@ -7,7 +7,6 @@ counts up every half second, and at each count the view takes over what is new (
 from __future__ import annotations
 
 import functools
-import io
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as W
-from IPython.display import Image, display
+from IPython.display import HTML, display
 
 from srkit.live.gallery import STRIP, Gallery, Kept, describe, jpeg, still
 from srkit.live.presets import Presets
@@ -35,7 +34,7 @@ def show(run: Run, here: Setup, presets: Mapping[str, Mapping[str, float]] | Non
     """Show the dashboard of a run; its Start button starts it.
 
     Where nobody can press it, with SRKIT_HEADLESS=1, the same call trains to the end with the last preset, and shows
-    one figure.
+    curves and pictures as they stand then.
 
     Args:
         run: from `live.Run`, with a picture to watch.
@@ -60,9 +59,7 @@ def show(run: Run, here: Setup, presets: Mapping[str, Mapping[str, float]] | Non
     if run.error:
         raise SRKitError(run.error)
     board.refresh()
-    png = io.BytesIO()
-    still(run, board.gallery).savefig(png, dpi=100)
-    display(Image(data=png.getvalue(), width=900))
+    display(HTML(f'<style>{STYLE}</style><div class="srkit">{still(run, board.gallery)}</div>'))
     return board
 
 
@@ -171,14 +168,11 @@ class Dashboard:
             self.sliders[term].observe(self._callbacks[term], "value")
 
     def _picture_widgets(self) -> list[W.Widget]:
-        self._whole = W.ToggleButton(description="whole picture", layout=FIT)
-        self._whole.observe(self._guarded(lambda change: self._draw_pictures()), "value")
         self._images = {name: W.Image(format="jpeg") for name in STRIP}
         self._words = {name: W.HTML() for name in STRIP}
         column = {"flex": "0 1 auto", "max_width": "33%", "overflow": "visible"}
         columns = [W.VBox([self._images[name], self._words[name]], layout=column) for name in STRIP]
         buttons = [
-            self._whole,
             self._button("keep this", lambda button: self.keep(), "a snapshot for the gallery"),
             self._button("clear the gallery", lambda button: self.clear()),
             self._button("save the graded figure", lambda button: self.save()),
@@ -261,7 +255,7 @@ class Dashboard:
         state = {"ready": "ready: press Start", "stopped": "stopped: Start goes on"}.get(run.state, run.state)
         rate = run.trainer.optimizer.param_groups[0]["lr"]
         facts = [f"<b>{state}</b>", f"step {run.step} of {total}", f"{run.trainer.seconds:.0f} s",
-                 f"{run.pictures_per_second:.1f} pictures/s", f"learning rate {rate:.2g}"]  # fmt: skip
+                 f"learning rate {rate:.2g}"]  # fmt: skip
         self._status.value = (
             f'<div class="srkit-facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</div>'
             f'<div class="srkit-bar"><div style="width:{100 * run.step / total:.1f}%"></div></div>'
@@ -296,7 +290,7 @@ class Dashboard:
 
     def _draw_pictures(self) -> None:
         self._preview = self.run.preview
-        for name, (remark, picture, times) in self.gallery.strip(self._whole.value).items():
+        for name, (remark, picture, times) in self.gallery.strip().items():
             self._images[name].value = jpeg(picture, times)
             self._words[name].value = f'<div class="srkit-words"><b>{name}</b><span>{remark}</span></div>'
 

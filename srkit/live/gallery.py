@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import math
-import textwrap
 from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
 from srkit import figures, metrics
 from srkit.data.images import resize, to_uint8
 from srkit.live.run import Run
-from srkit.live.svg import drawn, short
+from srkit.live.svg import draw, short
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import Setup, SRKitError
 
@@ -63,23 +60,18 @@ class Gallery:
         self.bicubic = resize(self.low, scale=run.scale).clamp(0, 1)
         self.bicubic_psnr = metrics.psnr(self.bicubic, self.high, run.scale).item()
 
-    def strip(self, whole: bool = False) -> dict[str, tuple[str, Tensor, int]]:
-        """For each of STRIP a remark, the same part of the picture, and how many times it is to be shown larger.
+    def strip(self) -> dict[str, tuple[str, Tensor, int]]:
+        """For each of STRIP a remark, the detail, and how many times it is to be shown larger.
 
-        Args:
-            whole: all of the picture; otherwise the detail. The PSNR is always that of the whole.
+        The PSNR is that of the whole picture.
         """
         preview, scale = self.run.preview, self.run.scale
         assert preview is not None  # a run with a picture has one from the start
-        times = max(1, round(WIDE / (self.high.shape[-1] if whole else self.box[2])))
-        low, output, high = self.low, preview.output, self.high
-        if not whole:
-            low, output, high = self._detail(low, scale), self._detail(output), self._detail(high)
-        remark = f"{preview.psnr:.2f} dB at step {preview.step}"
+        times = max(1, round(WIDE / self.box[2]))
         contents = (
-            (f"bicubic {self.bicubic_psnr:.2f} dB", low, times * scale),
-            (remark, output, times),
-            ("", high, times),
+            (f"bicubic {self.bicubic_psnr:.2f} dB", self._detail(self.low, scale), times * scale),
+            (f"{preview.psnr:.2f} dB at step {preview.step}", self._detail(preview.output), times),
+            ("", self._detail(self.high), times),
         )
         return dict(zip(STRIP, contents, strict=True))
 
@@ -100,12 +92,8 @@ class Gallery:
         """The snapshots' details side by side, each with its step, PSNR and weights."""
         tiles = []
         for number, one in enumerate(self.kept, start=1):
-            source = f"data:image/jpeg;base64,{base64.b64encode(jpeg(self._detail(one.output), 2)).decode()}"
-            weights = "<br>".join(map(escape, describe(one.weights)))
-            tiles.append(
-                f'<figure><img src="{source}" alt="detail of snapshot {number}"><figcaption><b>{number}</b> '
-                f"· step {one.step} · {one.psnr:.2f} dB<br>{weights}</figcaption></figure>"
-            )
+            words = [f"<b>{number}</b> · step {one.step} · {one.psnr:.2f} dB", *map(escape, describe(one.weights))]
+            tiles.append(_tile(f"detail of snapshot {number}", self._detail(one.output), 2, "<br>".join(words)))
         return f'<div class="srkit-gallery">{"".join(tiles)}</div>' if tiles else ""
 
     def save(self, name: str, here: Setup) -> Path:
@@ -123,8 +111,7 @@ class Gallery:
             now = self._now()
             shown = {f"{number}, step {one.step}": one for number, one in last} | {f"now, step {now.step}": now}
             words = [f"{label.split(',')[0]}: {', '.join(describe(one.weights))}" for label, one in shown.items()]
-            if trainer.loss.describe():
-                words.append(f"features: {trainer.loss.describe()}")
+            words += [f"features: {trainer.loss.describe()}"] if trainer.loss.describe() else []
             left, top, side = self.box
             page = figures.comparison(
                 {"bicubic": self.bicubic, **{label: one.output for label, one in shown.items()}},
@@ -140,24 +127,28 @@ class Gallery:
             return figures.save(page, name, here, trainer, show=False)
 
 
-def still(run: Run, gallery: Gallery) -> Figure:
-    """Curves and pictures as one figure, 12 inches wide; its caption says the weights and whose features.
+def still(run: Run, gallery: Gallery) -> str:
+    """Curves and pictures as HTML that needs no kernel; its caption says the weights and whose features.
 
     Args:
         run: with rows in its history.
         gallery: of the run.
     """
-    names, strip, loss = drawn(run.history), gallery.strip(), run.trainer.loss
-    height = 3.8 if len(names) <= 3 else 3.8 * math.ceil(len(names) / 2)
-    fig = Figure(figsize=(figures.INCHES, height + 5), facecolor="white", layout="constrained")
-    (upper,), (lower,) = fig.subfigures(2, 1, squeeze=False, height_ratios=(height, 5))
-    figures.curves(run.history, names, upper)
-    for number, (name, (remark, picture, _)) in enumerate(strip.items(), start=1):
-        figures.show(lower.add_subplot(1, len(strip), number), picture, f"{name} ({remark})" if remark else name)
+    loss = run.trainer.loss
+    tiles = [
+        _tile(name, picture, times, f"<b>{name}</b><br>{remark}")
+        for name, (remark, picture, times) in gallery.strip().items()
+    ]
     words = [f"after step {run.step}, weights {', '.join(describe(loss.weights))}"]
     words += [f"features: {loss.describe()}"] if loss.describe() else []
-    fig.supxlabel(textwrap.fill("; ".join(filter(None, [*words, run.trainer.diagnose()])), 150), fontsize=10)
-    return fig
+    caption = escape("; ".join(filter(None, [*words, run.trainer.diagnose()])))
+    pictures = f'<div class="srkit-gallery srkit-large">{"".join(tiles)}</div>'
+    return f"{draw(run.history, loss.describe())}{pictures}<p>{caption}</p>"
+
+
+def _tile(name: str, picture: Tensor, times: int, words: str) -> str:
+    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg(picture, times)).decode()}"
+    return f'<figure><img src="{source}" alt="{name}"><figcaption>{words}</figcaption></figure>'
 
 
 def describe(weights: Mapping[str, float]) -> list[str]:
@@ -165,11 +156,10 @@ def describe(weights: Mapping[str, float]) -> list[str]:
     return [f"{name} {short(weight)}" for name, weight in weights.items() if weight]
 
 
-def jpeg(picture: Tensor, times: int = 1, most: int = 680) -> bytes:
-    """A picture (3, H, W) in [0, 1] as JPEG: each pixel a square of times x times; smaller if wider than `most`."""
+def jpeg(picture: Tensor, times: int) -> bytes:
+    """A picture (3, H, W) in [0, 1] as JPEG: each pixel a square of times x times."""
     image = Image.fromarray(to_uint8(picture).permute(1, 2, 0).cpu().numpy())
     image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
-    image = image.reduce(math.ceil(image.width / most))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=92, subsampling=0)  # subsampling would wash out the colours of single pixels
     return file.getvalue()

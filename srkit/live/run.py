@@ -123,15 +123,6 @@ class Run:
         """How many steps are done."""
         return self.trainer.step_number
 
-    @property
-    def pictures_per_second(self) -> float:
-        """Over the last rows of the history; 0 before there are two."""
-        rows = [row for row in self.history.rows[-6:] if "seconds" in row]
-        if len(rows) < 2:
-            return 0.0
-        steps, seconds = (rows[-1][name] - rows[0][name] for name in ("step", "seconds"))
-        return steps * self.trainer.config.batch_size / max(seconds, 1e-9)
-
     def snapshot(self) -> nn.Module:
         """A copy of the model as it is now, for use beside the training: averaged, in eval mode, on the CPU."""
         with self.between_steps() as trainer:

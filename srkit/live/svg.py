@@ -37,7 +37,8 @@ def draw(history: History, features: str = "") -> str:
         history: of a training that may be going on in another thread.
         features: whose features the perceptual terms compare, for the graph's heading.
     """
-    names = drawn(history)  # before the rows: each name is in one of them
+    known = history.names()  # before the rows: each name is in one of them
+    names = [name for name in known if f"weighted/{name}" in known or name in PROBABILITIES]
     rows, moves = [row for row in list(history.rows) if "lr" in row], list(history.moves)
     lines = {name: line(rows, name) for name in names}
     colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(lines)}
@@ -55,21 +56,15 @@ def draw(history: History, features: str = "") -> str:
     return f'<div class="srkit-graphs">{"".join(graphs)}</div>' if graphs else ""
 
 
-def drawn(history: History) -> list[str]:
-    """The quantities that are drawn: terms that weighed something, and a discriminator's mean probabilities."""
-    names = history.names()
-    return [name for name in names if f"weighted/{name}" in names or name in PROBABILITIES]
-
-
-def _graphs(drawn: Sequence[str]) -> dict[str, list[str]]:
+def _graphs(names: Sequence[str]) -> dict[str, list[str]]:
     """Which lines stand together in a graph, by its title."""
-    pixels = [name for name in drawn if term_of(name) in PIXEL_TERMS]
-    others = [name for name in drawn if name not in (*pixels, *PROBABILITIES)]
+    pixels = [name for name in names if term_of(name) in PIXEL_TERMS]
+    others = [name for name in names if name not in (*pixels, *PROBABILITIES)]
     layers = all(term_of(name) not in ("tv", "adversarial") for name in others)
     titles = {
         "Pixel terms": pixels,
         "Perceptual terms" if layers else "Other terms": others,
-        PAIRS[PROBABILITIES][0]: [name for name in drawn if name in PROBABILITIES],
+        PAIRS[PROBABILITIES][0]: [name for name in names if name in PROBABILITIES],
     }
     return {title: names for title, names in titles.items() if names}
 

@@ -55,7 +55,6 @@ def results(tmp_path_factory) -> dict[str, lessons.Result]:
         patch.setenv("SRKIT_ROOT", str(folder))
         patch.delenv("SRKIT_WEIGHTS", raising=False)
         ran = lessons.run(sorted(folder.glob("*.ipynb")), "quick", out=folder / "out", offline=True)
-    print(lessons.table(ran))
     return {result.lesson: result for result in ran}
 
 

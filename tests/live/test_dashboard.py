@@ -14,8 +14,7 @@ from PIL import Image
 from srkit import live, models, settings
 from srkit.live import dashboard
 from srkit.live.gallery import still
-from srkit.losses import PerceptualLoss, WeightedLoss
-from srkit.models.features import load_features
+from srkit.losses import WeightedLoss
 from srkit.settings import SRKitError
 from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer
 
@@ -54,8 +53,7 @@ def widgets(widget):
 
 def press(board, label):
     """Press the button with this text."""
-    (button,) = [widget for widget in widgets(board.view) if getattr(widget, "description", None) == label]
-    button.click() if hasattr(button, "click") else setattr(button, "value", not button.value)
+    next(widget for widget in widgets(board.view) if getattr(widget, "description", None) == label).click()
 
 
 def page(board) -> str:
@@ -77,25 +75,20 @@ def test_sliders_reach_zero_and_every_preset_exactly(board):
         assert values == sorted(set(values)) and len(values) >= 24
         assert (slider.options[0] == ("off", 0.0)) == (term != "lr")
         assert {preset[term] for preset in PRESETS.values() if term in preset} <= set(values)
-    assert board.sliders["l1"].options[1][1] <= 0.05 / 68 and board.sliders["l1"].options[-1][1] >= 0.05 * 90
 
 
-def test_a_slider_moves_the_weight(board, run):
+def test_a_slider_moves_the_weight_or_jumps_back_and_says_why(board, run):
+    board.sliders["mse"].index = 0
+    assert board.sliders["mse"].value == 1 == run.weights.snapshot()["mse"]
+    assert "every loss weighs 0" in page(board) and not board.failure
     board.sliders["l1"].value = 0.05
+    assert "every loss weighs 0" not in page(board)  # a remark stays no longer than it is true
     board.sliders["mse"].index = 0
     board.sliders["lr"].value = 2e-3
     assert run.weights.snapshot() == {"mse": 0, "l1": 0.05, "lr": 2e-3} and not board.failure
     train(board)
     assert len(run.history.moves) == 3 and page(board).count('class="move"') == 1  # one graph, one step
     assert "step 0: λ mse 1 → off" in page(board)
-
-
-def test_a_refused_weight_jumps_back_and_says_why(board, run):
-    board.sliders["mse"].index = 0
-    assert board.sliders["mse"].value == 1 == run.weights.snapshot()["mse"]
-    assert "every loss weighs 0" in page(board) and not board.failure
-    board.sliders["l1"].value = 0.05
-    assert "every loss weighs 0" not in page(board)  # a remark stays no longer than it is true
 
 
 def test_presets_apply_exactly_and_show_which_holds(board, run):
@@ -108,10 +101,11 @@ def test_presets_apply_exactly_and_show_which_holds(board, run):
     run.weights.set(l1=0.0777)  # in a cell: seen on the slider
     board.refresh()
     assert board.sliders["l1"].value == 0.0777
-    board.sliders["l1"].index = 0
-    assert run.weights.snapshot()["l1"] == 0
     with pytest.raises(SRKitError, match="did you mean 'detail'"):
         board.apply("details")
+    for bad in ({"l2": 1}, {"mse": 0, "lr": 1e-3}):
+        with pytest.raises(SRKitError):
+            live.show(run, board.here, {"x": bad})
 
 
 def test_own_presets_outlive_the_session(board, run, here):
@@ -131,15 +125,12 @@ def test_own_presets_outlive_the_session(board, run, here):
     assert set(json.loads(path.read_text())) == {"my <own>", "of another lesson", "second"}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}', '{"a": {"mse": -1}}', '{"a": {"mse": "x"}}', "\xff"])
-def test_a_broken_presets_file_is_left_out_and_bad_presets_are_refused(run, here, text):
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": {"mse": "x"}}', "\xff"])
+def test_a_broken_presets_file_is_left_out(run, here, text):
     here.runs.mkdir(parents=True)
     (here.runs / "presets.json").write_bytes(text.encode("latin-1"))
     board = live.Dashboard(run, here, PRESETS)
     assert list(board.presets.all()) == list(PRESETS) and "presets.json is damaged" in page(board)
-    for bad in ({"l2": 1}, {"mse": 0, "lr": 1e-3}):
-        with pytest.raises(SRKitError):
-            live.show(run, here, {"x": bad})
 
 
 def test_play_starts_pauses_and_stops(board, run):
@@ -172,24 +163,15 @@ def test_the_heartbeat_ends_with_the_run_and_nothing_is_sent_without_news(board,
     assert sent == []
 
 
-def test_pictures_are_jpegs_of_one_size(board, run):
-    def sizes():
-        return {Image.open(io.BytesIO(image.value)).size for image in board._images.values()}
-
-    assert sizes() == {(336, 336)} and "dB at step 0" in page(board) and "bicubic" in page(board)
+def test_the_pictures_follow_and_the_gallery_keeps_model_weights_and_picture(board, run):
+    sizes = {Image.open(io.BytesIO(image.value)).size for image in board._images.values()}
+    assert sizes == {(336, 336)} and "dB at step 0" in page(board) and "bicubic" in page(board)
     before = [image.value for image in board._images.values()]
-    train(board)
-    after = [image.value for image in board._images.values()]
-    assert before[0] == after[0] and before[1] != after[1] and before[2] == after[2]
-    assert f"{run.preview.psnr:.2f} dB at step 12" in page(board)
-    press(board, "whole picture")
-    assert sizes() == {(360, 288)}
-
-
-def test_the_gallery_keeps_model_weights_and_picture(board, run):
     press(board, "keep this")
     train(board)
     press(board, "keep this")
+    changed = [a != b.value for a, b in zip(before, board._images.values(), strict=True)]
+    assert changed == [False, True, False] and f"{run.preview.psnr:.2f} dB at step 12" in page(board)
     first, second = board.gallery.kept
     assert (first.step, second.step) == (0, 12) and first.weights == {"mse": 1, "l1": 0}
     assert second.psnr == pytest.approx(run.preview.psnr, abs=0.05) and first.psnr != second.psnr
@@ -199,6 +181,7 @@ def test_the_gallery_keeps_model_weights_and_picture(board, run):
     assert board.gallery.kept == [] and "data:image/jpeg" not in page(board)
 
 
+@pytest.mark.slow
 def test_the_graded_figure_carries_moves_and_snapshots(board, here):
     board.sliders["l1"].value = 0.05
     train(board)
@@ -229,45 +212,31 @@ def test_what_goes_wrong_in_the_thread_or_a_callback_is_shown(board, run, monkey
     assert "IndexError" in page(board)
 
 
-def test_headless_trains_with_the_last_preset_and_shows_one_figure(run, here, monkeypatch):
+def test_headless_trains_with_the_last_preset_and_shows_one_picture_or_raises(run, here, monkeypatch):
     shown = []
     monkeypatch.setenv("SRKIT_HEADLESS", "1")
     monkeypatch.setattr(dashboard, "display", shown.append)
     board = live.show(run, here, PRESETS)
     assert run.state == "finished" and run.step == 12 and run.weights.snapshot() == {"mse": 0, "l1": 0.05, "lr": 2e-3}
     (figure,) = shown
-    width, height = Image.open(io.BytesIO(figure.data)).size
-    assert figure.width == 900 and width >= 900 and 0.5 < height / width < 1
+    assert figure.data.count("<img") == 3 and "after step 12, weights l1 0.05<" in figure.data and "<svg" in figure.data
     assert board.keep().step == 12
-
-
-def test_headless_raises_what_ended_the_training(run, here, monkeypatch):
-    monkeypatch.setenv("SRKIT_HEADLESS", "1")
-    run.trainer.step = lambda batch: 1 / 0
+    failing = live.Run(run.trainer.fresh(), photograph(48, 48))
+    failing.trainer.step = lambda batch: 1 / 0
     with pytest.raises(SRKitError, match="ZeroDivisionError"):
-        live.show(run, here, PRESETS)
+        live.show(failing, here)
 
 
-def test_captions_name_the_features_and_a_dashboard_needs_a_picture(dataset, here):
-    terms = PerceptualLoss(load_features("vgg16", ["relu1_2"], weights="random"))
-    loss = WeightedLoss({"mse": 1, "relu1_2": 0.01}, terms)
-    trainer = Trainer(models.create("srcnn", 2, channels=(4, 4)), dataset, TrainConfig(**SETTINGS), loss)
+def test_captions_name_the_features_and_a_gans_diagnosis(dataset, here):
+    model = models.create("srresnet-small", 2, channels=8, blocks=1)
+    weights = {"loss": {"mse": 1.0, "fire2": 0.01, "adversarial": 0.01}, "features": "squeezenet"}
+    config = GANConfig(**SETTINGS, **weights, feature_weights="random", discriminator=4, from_scratch=True)
+    trainer = GANTrainer(model, dataset, config)
     with pytest.raises(SRKitError, match="no picture"):
         live.Dashboard(live.Run(trainer), here)
     board = live.Dashboard(live.Run(trainer, photograph(48, 48)), here)
     train(board)
-    _, layers = page(board).split("<figcaption>")[1:]
-    assert "VGG-16, random weights" in layers and not board.run.error
-    figure = still(board.run, board.gallery)
-    assert "features: VGG-16, random weights" in figure.get_supxlabel() and len(figure.get_axes()) == 5
-
-
-def test_a_gans_dashboard_says_its_diagnosis(dataset, here):
-    model = models.create("srresnet-small", 2, channels=8, blocks=1)
-    config = {**SETTINGS, "loss": {"mse": 1.0, "adversarial": 0.01}, "discriminator": 4, "from_scratch": True}
-    board = live.Dashboard(live.Run(GANTrainer(model, dataset, GANConfig(**config)), photograph(48, 48)), here)
-    train(board)
-    diagnosis = board.run.trainer.diagnose()[:10]
-    assert not board.run.error and diagnosis and diagnosis in page(board)
-    assert diagnosis in still(board.run, board.gallery).get_supxlabel()
+    caption, diagnosis = still(board.run, board.gallery), trainer.diagnose()[:10]
+    assert not board.run.error and diagnosis and diagnosis in page(board) and diagnosis in caption
+    assert "SqueezeNet, random weights" in caption and "SqueezeNet, random weights" in page(board)
     assert "D(real) and D(output)" in page(board) and "adversarial" in board.sliders

@@ -13,8 +13,7 @@ import torch
 from conftest import photograph
 
 from srkit import live, models
-from srkit.losses import PerceptualLoss, WeightedLoss
-from srkit.models.features import load_features
+from srkit.losses import WeightedLoss
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError
 from srkit.training import FineTuner, TrainConfig, Trainer, checkpoint
@@ -90,7 +89,7 @@ def test_it_ends_by_itself_and_shows_the_last_picture(make):
     run.start()
     assert run.wait(30) and run.state == "finished" and run.step == 7
     assert first.step == 0 and run.preview.step == 7 and run.preview.output.shape == (3, 40, 52)
-    assert run.preview.psnr != first.psnr and run.pictures_per_second > 0
+    assert run.preview.psnr != first.psnr
     run.start()
     assert run.state == "finished" and run.wait(0)
     assert not [thread for thread in threading.enumerate() if thread.name == "srkit-run"]
@@ -139,6 +138,8 @@ def test_starting_and_stopping_from_many_threads_leaves_one_thread_and_a_true_st
 
 def test_replay_ends_in_the_same_weights(make):
     run = make(steps=40)
+    with pytest.raises(SRKitError, match="not begun"):
+        live.replay(run)
     run.weights.set(l1=0.1)  # before it begins is a move too
     run.start()
     for weight, step in ((0.7, 4), (0, 11)):
@@ -151,31 +152,21 @@ def test_replay_ends_in_the_same_weights(make):
     assert sha(twin.model) == sha(run.trainer.model) and sha(twin.result) == sha(run.trainer.result)
 
 
-def perceptual(dataset):
-    loss = WeightedLoss({"mse": 1, "relu1_2": 0}, PerceptualLoss(load_features("vgg16", ["relu1_2"], "random")))
-    return Trainer(srcnn(), dataset, TrainConfig(**{**SETTINGS, "steps": 8}), loss), "relu1_2"
-
-
-def tuner(dataset):
+def test_a_fine_tuner_is_replayed_too(dataset):  # and a GAN, which is tested with the GAN
     config = TrainConfig(**{**SETTINGS, "steps": 40, "val_freq": 2, "lr": 1e-3})
     loss = WeightedLoss({"mse": 1, "l1": 0})
-    return FineTuner(srcnn(), dataset, config, loss, validation=dataset, criterion=loss, patience=2), "l1"
-
-
-@pytest.mark.parametrize("kind", [perceptual, tuner])  # a GAN's replay is tested with the GAN
-def test_replay_of_every_kind_of_trainer(kind, dataset):
-    trainer, term = kind(dataset)
+    trainer = FineTuner(srcnn(), dataset, config, loss, validation=dataset, criterion=loss, patience=2)
     run = live.Run(trainer, photograph(48, 48))
     run.start()
     until(lambda: run.step >= 3 or run.error)
-    run.weights.set(**{term: 0.3})
+    run.weights.set(l1=0.3)
     assert run.wait(60) and run.state == "finished", run.error
     twin = live.replay(run)
-    assert type(twin) is type(trainer) and sha(twin.result) == sha(trainer.result)
-    assert [move.name for move in run.history.moves] == [term] and twin.history.moves == run.history.moves
+    assert type(twin) is FineTuner and sha(twin.result) == sha(trainer.result)
+    assert [move.name for move in run.history.moves] == ["l1"] and twin.history.moves == run.history.moves
 
 
-def test_a_failure_is_kept_with_its_last_lines(make):
+def test_a_nan_is_a_failure_of_one_line(make):
     run = make(lr=1e30, warmup=0, log_freq=1)
     run.start()
     assert run.wait(60) and run.state == "failed" and "no longer a number" in run.error and "\n" not in run.error
@@ -213,8 +204,6 @@ def test_bad_weights_are_refused_and_change_nothing(make):
         with pytest.raises(SRKitError):
             run.weights.set(**bad)
     assert run.weights.snapshot() == before
-    with pytest.raises(SRKitError, match="not begun"):
-        live.replay(run)
 
 
 def test_out_of_memory_is_said_and_the_run_goes_on(make):

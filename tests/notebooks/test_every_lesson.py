@@ -21,7 +21,6 @@ def results(tmp_path_factory) -> dict[str, lessons.Result]:
         patch.setenv("SRKIT_ROOT", str(tmp_path_factory.mktemp("course")))
         patch.delenv("SRKIT_WEIGHTS", raising=False)
         ran = lessons.run(NOTEBOOKS, "quick", offline=True)
-    print(lessons.table(ran))
     return {result.lesson: result for result in ran}
 
 
