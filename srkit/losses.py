@@ -305,8 +305,7 @@ class WeightedLoss:
         Args:
             output, high: as for a call.
         """
-        names = list(dict.fromkeys(map(term_of, self.weights)))
-        measured = {}
+        names, measured = list(dict.fromkeys(map(term_of, self.weights))), {}
         for level, picture, wanted in _levels(output, high):
             measured |= {level + name: value for name, value in self._terms(picture, wanted, names)}
         return measured

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import shared
 from safetensors.torch import save_file
 from torch import nn
 
-from srkit.data import images, pictures
 from srkit.models import features
 from srkit.models.features import CLIP, VGG16, VGG19, Extractor, SqueezeNet, load_features
 from srkit.settings import SRKitError
@@ -211,19 +209,3 @@ def test_clip(tmp_path, monkeypatch):
     monkeypatch.setattr(timm, "create_model", unreachable)
     with pytest.raises(SRKitError, match=r"could not be had.*weights=\"random\""):
         CLIP(["stem"])
-
-
-@pytest.mark.parametrize("name, layer, file, remark", [
-    ("vgg16", "relu2_2", "vgg16_caffe_conv1_1-conv2_2.safetensors", "(Caffe preprocessing)"),
-    ("vgg19", "relu3_1", "vgg19_normalised_conv1_1-conv3_1.safetensors", "(its own preprocessing)"),
-])  # fmt: skip
-def test_real_features_mind_blur_more_than_brightness(name, layer, file, remark):
-    """At the same mean squared error a blurred photograph is further from the sharp one than a brighter one."""
-    extractor = load_features(name, [layer], shared(file, "weights"))
-    assert extractor.describe().endswith(f"{file} {remark}")
-    photo = next(path for path in pictures("bundled") if path.stem == "astronaut")
-    sharp = images.read(photo)[None, :, 50:114, 190:254]
-    blurred = nn.functional.avg_pool2d(sharp, 5, stride=1, padding=2, count_include_pad=False)
-    brighter = sharp + (blurred - sharp).square().mean().sqrt()
-    of_sharp, of_blurred, of_brighter = (extractor(each)[layer] for each in (sharp, blurred, brighter))
-    assert (of_blurred - of_sharp).square().mean() > 3 * (of_brighter - of_sharp).square().mean()
