@@ -210,7 +210,7 @@ class Paired:
         for name, c in self.changes.items():
             figures = [f"{c.before:.5g}", f"{c.after:.5g}", f"{c.difference:+.4g}"]
             spread = [f"{c.deviation:.3g}", f"{c.error:.3g}", f"{c.improved} of {len(c.differences)}"]
-            means.append([name, *figures, *spread])
+            means.append([f"{name} / dB" if name == "psnr" else name, *figures, *spread])
         for row, *differences in zip(self.before.rows, *(c.differences for c in self.changes.values()), strict=True):
             pictures.append([row.name, *(f"{difference:+.4g}" for difference in differences)])
         return f"{_aligned(means)}\n\n{_aligned(pictures)}"

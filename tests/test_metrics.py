@@ -84,7 +84,7 @@ def test_paired_differences_and_their_spread():
     assert l1.improved == 1 and l1.difference == pytest.approx(-0.1 / 3)  # smaller is better
     assert pair.to_dict()["psnr"]["differences"] == (1, 2, -1) and pair.to_dict()["pictures"] == ["p0", "p1", "p2"]
     lines = [line.split() for line in str(pair).splitlines()]
-    assert lines[1] == ["psnr", "30", "30.667", "+0.6667", "1.53", "0.882", "2", "of", "3"]
+    assert lines[1] == ["psnr", "/", "dB", "30", "30.667", "+0.6667", "1.53", "0.882", "2", "of", "3"]
     assert lines[-1] == ["p2", "-1", "+0", "+0"]
 
 

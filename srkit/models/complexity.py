@@ -79,7 +79,7 @@ def receptive_field(model: nn.Module) -> tuple[int, ...]:
         reads: list[list[int]] = [[] for _ in range(period)]
         for r, y in trace.nonzero().tolist():
             reads[y % period].append(r - y // period * PERIOD)
-        fields.append(max(max(rows) - min(rows) + 1 for rows in reads if rows))
+        fields.append(max((max(rows) - min(rows) + 1 for rows in reads if rows), default=0))
     return tuple(fields)
 
 
