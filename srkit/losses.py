@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial, reduce
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -191,17 +190,17 @@ class TargetFeatures:
     for the output. Where a training shows each picture always alike (no flips, and the patch is the whole picture),
     the first third is the same in each epoch. The first epoch keeps what the others use, exactly as computed.
 
-    Layers of a network that are first asked for together are kept, or none of them: those of all pictures take at
-    most half of the memory that is free on the device.
+    Layers that are first asked for together are kept, or none of them: what is kept of all pictures takes at most half
+    of the memory that was free on the device at the first step.
 
     Args:
-        perceptual: the perceptual terms of a loss, `loss.perceptual`.
         count: pictures in the dataset.
     """
 
-    def __init__(self, perceptual: Sequence[PerceptualLoss], count: int) -> None:
+    def __init__(self, count: int) -> None:
         self.count = count
-        self.kept: dict[Extractor, dict[str, dict[int, Tensor]]] = {part.extractor: {} for part in perceptual}
+        self.room: int | None = None  # bytes
+        self.kept: dict[tuple[Extractor, str], dict[int, Tensor]] = {}
 
     def for_batch(self, indices: Sequence[int]) -> Targets:
         """The argument `targets` of a loss for a batch whose `high` are the dataset's pictures `indices`, in order."""
@@ -210,25 +209,18 @@ class TargetFeatures:
     def _find(
         self, indices: Sequence[int], extractor: Extractor, high: Tensor, layers: Sequence[str]
     ) -> dict[str, Tensor]:
-        kept = self.kept[extractor]
+        kept = {layer: self.kept[extractor, layer] for layer in layers if (extractor, layer) in self.kept}
         missing = [layer for layer in layers if not kept.get(layer, {}).keys() >= set(indices)]
         fresh = extractor(high, missing) if missing else {}
         new = [layer for layer in fresh if layer not in kept]
-        if self._fit([fresh[layer] for layer in new]):
-            kept.update({layer: {} for layer in new})
-        for layer, maps in fresh.items():
-            if layer in kept:
-                kept[layer].update(zip(indices, maps.split(1), strict=True))
-        read = {layer: torch.cat([kept[layer][i] for i in indices]) for layer in layers if layer not in fresh}
-        return fresh | read
-
-    def _fit(self, maps: Sequence[Tensor]) -> bool:
-        """Whether these, of all pictures, have room beside those of other layers that are still to come."""
-        size = self.count * sum(each[0].nbytes for each in maps)
-        for pictures in chain.from_iterable(layers.values() for layers in self.kept.values()):
-            if pictures:
-                size += next(iter(pictures.values())).nbytes * (self.count - len(pictures))
-        return not maps or size <= free_memory(maps[0].device) // 2
+        size = self.count * sum(fresh[layer][0].nbytes for layer in new)
+        self.room = free_memory(high.device) // 2 if self.room is None else self.room
+        if size <= self.room:
+            self.room -= size
+            kept |= {layer: self.kept.setdefault((extractor, layer), {}) for layer in new}
+        for layer in fresh.keys() & kept.keys():
+            kept[layer].update(zip(indices, fresh[layer].split(1), strict=True))
+        return fresh | {layer: torch.cat([kept[layer][i] for i in indices]) for layer in layers if layer not in fresh}
 
 
 # ---------------------------------------------------------------------------------- the weighted sum
@@ -313,8 +305,7 @@ class WeightedLoss:
         Args:
             output, high: as for a call.
         """
-        names = list(dict.fromkeys(map(term_of, self.weights)))
-        measured = {}
+        names, measured = list(dict.fromkeys(map(term_of, self.weights))), {}
         for level, picture, wanted in _levels(output, high):
             measured |= {level + name: value for name, value in self._terms(picture, wanted, names)}
         return measured
@@ -361,7 +352,7 @@ def check_weights(weights: Mapping[str, float]) -> None:
 
 # ---------------------------------------------------------------------------------- by name
 
-GROUPS: dict[str, dict[str, Sequence[str]]] = {  # the layers of "content" and "texture" where none are given
+GROUPS: dict[str, dict[str, tuple[str, ...]]] = {  # the layers of "content" and "texture" where none are given
     "vgg16": {"texture": ("relu1_2", "relu2_2", "relu3_3", "relu4_3")},  # Johnson et al., Section 4.1
     "vgg19": {
         "content": ("relu5_4",),  # SRGAN's "VGG54"
@@ -375,7 +366,6 @@ def create(
     features: str = "vgg16",
     feature_weights: str = "imagenet",
     preprocessing: str | None = None,
-    mirror: str | None = None,
     content: Sequence[str] = (),
     discriminator: nn.Module | None = None,
 ) -> WeightedLoss:
@@ -385,7 +375,7 @@ def create(
         weights: a term of TERMS, a layer of the network ("relu2_2"), "content" (VGG-19) or "texture" (VGG-16, VGG-19).
         features: "vgg16", "vgg19", "squeezenet" or "clip".
         feature_weights: "imagenet", "random", or a file or folder of weights.
-        preprocessing, mirror: see `models.features.Extractor`.
+        preprocessing: see `models.features.Extractor`.
         content: the layers of "content", of whichever network; those of GROUPS if not given.
         discriminator: the one that the term "adversarial" asks; without it there is no such term.
 
@@ -398,15 +388,14 @@ def create(
     names = [name for name in dict.fromkeys(map(term_of, weights)) if name not in terms]
     if not names:
         return WeightedLoss(weights, terms=terms)
-    groups = GROUPS.get(features, {}) | ({"content": content} if content else {})
+    groups = GROUPS.get(features, {}) | ({"content": tuple(content)} if content else {})
     known = [*terms, *NETWORKS[features].names(), *groups]
     for name in names:
         if name not in known:
             raise unknown("loss", name, known)
     groups = {name: group for name, group in groups.items() if name in names}
     layers = [name for name in names if name not in groups]
-    wanted = dict.fromkeys([*layers, *(layer for group in groups.values() for layer in group)])
-    extractor = load_features(features, list(wanted), feature_weights, preprocessing, mirror)
+    extractor = load_features(features, sum(groups.values(), tuple(layers)), feature_weights, preprocessing)
     return WeightedLoss(weights, PerceptualLoss(extractor, layers, **groups), terms=terms)
 
 

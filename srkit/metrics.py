@@ -81,10 +81,8 @@ def _comparable(output: Tensor, high: Tensor, border: int, smallest: int) -> tup
         raise SRKitError(f"output {tuple(output.shape)} and high {tuple(high.shape)} differ in shape")
     height, width = high.shape[-2] - 2 * border, high.shape[-1] - 2 * border
     if min(height, width) < smallest:
-        raise SRKitError(
-            f"{high.shape[-1]} x {high.shape[-2]} pixels are too few to measure: "
-            f"{smallest + 2 * border} are needed on each side"
-        )
+        least = smallest + 2 * border
+        raise SRKitError(f"{high.shape[-1]} x {high.shape[-2]} pixels are too few to measure: each side needs {least}")
     if high.device.type == "mps":  # Apple's GPUs have no double precision
         output, high = output.cpu(), high.cpu()
     gray = is_gray(high)[..., None, None, None]
@@ -162,15 +160,12 @@ class Table:
         return {"scale": self.scale, **self.figures, "pictures": pictures}
 
     def __str__(self) -> str:
-        wide = max(len("picture"), *(len(row.name) for row in self.rows))
-        names = "".join(f"  {name:>11}" for name in self.terms)
-        lines = [f"{'picture':{wide}}  {'size':>11}  {'PSNR / dB':>9}  {'SSIM':>6}{names}"]
-        mean = Row("mean", 0, 0, self.psnr, self.ssim, self.terms)
-        for row in (*self.rows, mean):
-            size = f"x{self.scale}" if row is mean else f"{row.width} x {row.height}"
-            terms = "".join(f"  {value:>11.4g}" for value in row.terms.values())
-            lines.append(f"{row.name:{wide}}  {size:>11}  {row.psnr:9.2f}  {row.ssim:.4f}{terms}")
-        return "\n".join(lines)
+        lines = [["picture", "size", "PSNR / dB", "SSIM", *self.terms]]
+        sizes = [(row.name, f"{row.width} x {row.height}", row) for row in self.rows]
+        for name, size, found in [*sizes, ("mean", f"x{self.scale}", self)]:
+            terms = [f"{value:.4g}" for value in found.terms.values()]
+            lines.append([name, size, f"{found.psnr:.2f}", f"{found.ssim:.4f}", *terms])
+        return _aligned(lines)
 
 
 @dataclass(frozen=True)
@@ -202,50 +197,29 @@ class Paired:
 
     before: Table
     after: Table
-
-    @property
-    def changes(self) -> dict[str, Change]:
-        return {name: self._change(name) for name in self.before.figures}
-
-    def _change(self, name: str) -> Change:
-        old, new = ([row.figures[name] for row in table.rows] for table in (self.before, self.after))
-        # Two perfect pictures differ by nothing, not by inf - inf.
-        differences = tuple(0.0 if a == b else b - a for a, b in zip(old, new, strict=True))
-        sign, count = (1 if name in ("psnr", "ssim") else -1), len(differences)
-        finite = all(map(math.isfinite, differences))
-        better = sum(sign * each > 1e-5 * abs(a) for a, each in zip(old, differences, strict=True))
-        deviation = statistics.stdev(differences) if count > 1 and finite else math.nan
-        means = _mean(old), _mean(new), _mean(differences)
-        return Change(*means, deviation, deviation / math.sqrt(count), better, differences)
+    changes: dict[str, Change]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain words and numbers: scale, each figure's change, psnr_of_mean, and for each picture before and after."""
-        pictures = [
-            {"name": a.name, **{name: [a.figures[name], b.figures[name]] for name in a.figures}}
-            for a, b in zip(self.before.rows, self.after.rows, strict=True)
-        ]
+        """Plain words and numbers: scale, each figure's change, and the pictures' names."""
         changes = {name: asdict(change) for name, change in self.changes.items()}
-        for change in changes.values():
-            del change["differences"]
-        means = [self.before.psnr_of_mean, self.after.psnr_of_mean]
-        return {"scale": self.before.scale, **changes, "psnr_of_mean": means, "pictures": pictures}
+        return {"scale": self.before.scale, **changes, "pictures": [row.name for row in self.before.rows]}
 
     def __str__(self) -> str:
-        changes, rows = self.changes, self.before.rows
-        titles = {name: {"psnr": "PSNR / dB", "ssim": "SSIM"}.get(name, name) for name in changes}
-        wide = max(len(word) for word in ("PSNR of mean MSE", *titles.values(), *(row.name for row in rows)))
-        heads = f"{'before':>10}  {'after':>10}  {'difference':>11}  {'std dev':>9}  {'std err':>9}  better"
-        lines = [f"{'mean':{wide}}  {heads}"]
-        for name, c in changes.items():
-            figures = f"{c.before:10.5g}  {c.after:10.5g}  {c.difference:+11.4g}  {c.deviation:9.3g}  {c.error:9.3g}"
-            lines.append(f"{titles[name]:{wide}}  {figures}  {c.improved} of {len(rows)}")
-        old, new = self.before.psnr_of_mean, self.after.psnr_of_mean
-        lines.append(f"{'PSNR of mean MSE':{wide}}  {old:10.5g}  {new:10.5g}  {new - old:+11.4g}")
-        lines += ["", f"{'difference':{wide}}" + "".join(f"  {title:>11}" for title in titles.values())]
-        for number, row in enumerate(rows):
-            values = "".join(f"  {change.differences[number]:+11.4g}" for change in changes.values())
-            lines.append(f"{row.name:{wide}}{values}")
-        return "\n".join(lines)
+        means = [["mean", "before", "after", "difference", "std dev", "std err", "better"]]
+        pictures = [["difference", *self.changes]]
+        for name, c in self.changes.items():
+            figures = [f"{c.before:.5g}", f"{c.after:.5g}", f"{c.difference:+.4g}"]
+            spread = [f"{c.deviation:.3g}", f"{c.error:.3g}", f"{c.improved} of {len(c.differences)}"]
+            means.append([f"{name} / dB" if name == "psnr" else name, *figures, *spread])
+        for row, *differences in zip(self.before.rows, *(c.differences for c in self.changes.values()), strict=True):
+            pictures.append([row.name, *(f"{difference:+.4g}" for difference in differences)])
+        return f"{_aligned(means)}\n\n{_aligned(pictures)}"
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Words in columns: the first column to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join([name.ljust(widths[0]), *map(str.rjust, rest, widths[1:])]) for name, *rest in lines)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -262,18 +236,25 @@ def paired(before: Table, after: Table) -> Paired:
     Raises:
         SRKitError: other pictures, another order, size or scale, or other terms.
     """
-    if before.scale != after.scale:
-        raise SRKitError(f"before is of scale {before.scale}, after of {after.scale}: evaluate both at the same scale")
-    pictures = [[(row.name, row.width, row.height) for row in table.rows] for table in (before, after)]
-    if pictures[0] != pictures[1]:
+    tables = before, after
+    pictures = [(table.scale, [(row.name, row.width, row.height) for row in table.rows]) for table in tables]
+    if pictures[0] != pictures[1] or before.terms.keys() != after.terms.keys():
         raise SRKitError(
-            f"before and after are not of the same pictures ({len(before.rows)} and {len(after.rows)}): "
-            "evaluate both on the same dataset"
+            "before and after differ in their pictures, scale or terms: evaluate both on the same dataset, at the same "
+            "scale, with the same loss"
         )
-    if before.terms.keys() != after.terms.keys():
-        terms = (" ".join(table.terms) or "none" for table in (before, after))
-        raise SRKitError("before and after have other terms ({}; {}): evaluate both with the same loss".format(*terms))
-    return Paired(before, after)
+    figures = {name: [[row.figures[name] for row in table.rows] for table in tables] for name in before.figures}
+    return Paired(before, after, {name: _change(name, *values) for name, values in figures.items()})
+
+
+def _change(name: str, before: Sequence[float], after: Sequence[float]) -> Change:
+    # Two perfect pictures differ by nothing, not by inf - inf.
+    differences = tuple(0.0 if a == b else b - a for a, b in zip(before, after, strict=True))
+    sign, count = (1 if name in ("psnr", "ssim") else -1), len(differences)
+    better = sum(sign * each > 1e-5 * abs(a) for a, each in zip(before, differences, strict=True))
+    deviation = statistics.stdev(differences) if count > 1 and all(map(math.isfinite, differences)) else math.nan
+    means = _mean(before), _mean(after), _mean(differences)
+    return Change(*means, deviation, deviation / math.sqrt(count), better, differences)
 
 
 # ---------------------------------------------------------------------------------- the loop
@@ -311,8 +292,7 @@ def evaluate(
     if scale not in scales:
         does = " or ".join(map(str, scales))
         raise SRKitError(f"this model enlarges by {does}, not by {scale}: ask for scale {does}")
-    networks = loss.device if loss else None
-    device = next((parameter.device for parameter in model.parameters()), networks)
+    device = next((parameter.device for parameter in model.parameters()), loss.device if loss else None)
     rows, training = [], model.training
     model.eval()
     try:
@@ -325,8 +305,7 @@ def evaluate(
                 ssims = ssim(output, high, scale).tolist() if with_ssim else [math.nan] * len(names)
             except SRKitError as error:
                 raise SRKitError(f"{names[0]}: {error}") from None
-            measured = outputs if scale == scales[-1] else output
-            terms = _terms(loss, measured, high, networks) if loss else {}
+            terms = _terms(loss, outputs if scale == scales[-1] else output, high) if loss else {}
             size = high.shape[-1], high.shape[-2]
             rows += [Row(name, *size, a, b, terms) for name, a, b in zip(names, psnrs, ssims, strict=True)]
     finally:
@@ -353,11 +332,11 @@ def _batches(
         yield [name], degrade(high, scale)[None], high[None]
 
 
-def _terms(
-    loss: WeightedLoss, outputs: Tensor | tuple[Tensor, ...], high: Tensor, device: torch.device | None
-) -> dict[str, float]:
+def _terms(loss: WeightedLoss, outputs: Tensor | tuple[Tensor, ...], high: Tensor) -> dict[str, float]:
     """A loss's terms as numbers, computed where its networks are."""
-    single = isinstance(outputs, Tensor)
-    clipped = [output.clamp(0, 1).to(device or output.device) for output in ((outputs,) if single else outputs)]
-    terms = loss.measure(clipped[0] if single else tuple(clipped), high.to(device or high.device))
-    return {name: value.item() for name, value in terms.items()}
+    device = loss.device or high.device
+    if isinstance(outputs, Tensor):
+        clipped = outputs.clamp(0, 1).to(device)
+    else:
+        clipped = tuple(output.clamp(0, 1).to(device) for output in outputs)
+    return {name: value.item() for name, value in loss.measure(clipped, high.to(device)).items()}

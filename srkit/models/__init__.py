@@ -3,11 +3,8 @@
 from srkit.models.complexity import count, count_parameters, multiply_adds, receptive_field
 from srkit.models.efficient import EfficientSR
 from srkit.models.presets import (
-    ARCHITECTURES,
     PRESETS,
     WORKSHOP,
-    Interpolation,
-    Preset,
     build,
     create,
     device_of,
@@ -21,14 +18,11 @@ from srkit.models.srresnet import Discriminator, SRResNet
 from srkit.models.superresnet import SuperResNet
 
 __all__ = [
-    "ARCHITECTURES",
     "PRESETS",
     "SRCNN",
     "WORKSHOP",
     "Discriminator",
     "EfficientSR",
-    "Interpolation",
-    "Preset",
     "SRResNet",
     "SuperResNet",
     "build",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from srkit.models.presets import device_of, output_at, scales_of
 from srkit.models.superresnet import Frozen
 from srkit.settings import SRKitError
 
-LARGEST = 512  # side of the largest picture on which a receptive field is looked for
+SIDES = (64, 128, 256, 512)  # of the pictures on which a receptive field is looked for, one after the other
 GRIDS = (1, 2, 4, 8)
 PERIOD = max(GRIDS)  # after so many pixels of low, poolings and strides repeat
 
@@ -28,8 +27,10 @@ class Reach(NamedTuple):
 
 def count(model: nn.Module) -> tuple[int, int]:
     """How many parameters training can change, and how many are frozen, those of a frozen network in it included."""
-    frozen = [part.extractor.parameters() for part in model.modules() if isinstance(part, Frozen)]  # PyTorch finds none
-    parameters = [*model.parameters(), *chain(*frozen)]
+    parameters = list(model.parameters())
+    for part in model.modules():
+        if isinstance(part, Frozen):  # PyTorch does not find what is in it
+            parameters += part.extractor.parameters()
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     return trainable, sum(p.numel() for p in parameters) - trainable
 
@@ -69,17 +70,16 @@ def receptive_field(model: nn.Module) -> tuple[int, ...]:
     """
     traced = _trace(_probe(model), [range(i, i + 1) for i in range(PERIOD)])
     if traced is None:
-        raise SRKitError(f"this model's receptive field is about {LARGEST} pixels or more: it was not measured")
+        raise SRKitError(f"this model's receptive field is about {SIDES[-1]} pixels or more: it was not measured")
     side, traces = traced
     fields = []
     for trace in traces:
-        scale, most = trace.shape[1] // side, 0
-        # Row y depends on low's row r as y + scale * PERIOD depends on r + PERIOD: all rows are told by one period.
-        pairs = [(int(y) % (scale * PERIOD), int(r) - int(y) // (scale * PERIOD) * PERIOD) for r, y in trace.nonzero()]
-        for phase in range(scale * PERIOD):
-            rows = [r for y, r in pairs if y == phase]
-            most = max(most, max(rows) - min(rows) + 1 if rows else 0)
-        fields.append(most)
+        # Row y depends on low's row r as y + period depends on r + PERIOD: all rows are told by one period.
+        period = trace.shape[1] // side * PERIOD
+        reads: list[list[int]] = [[] for _ in range(period)]
+        for r, y in trace.nonzero().tolist():
+            reads[y % period].append(r - y // period * PERIOD)
+        fields.append(max((max(rows) - min(rows) + 1 for rows in reads if rows), default=0))
     return tuple(fields)
 
 
@@ -134,10 +134,9 @@ def _trace(probe: nn.Module, marks: Sequence[range]) -> tuple[int, list[Tensor]]
 
     Returns:
         The height of low, and for each output, (pictures, rows of output), which are marked: a height at which the
-        border cuts nothing off. None: there is none up to `LARGEST`.
+        border cuts nothing off. None: no picture is that large.
     """
-    side = 64
-    while side <= LARGEST:
+    for side in SIDES:
         low = _picture(side).repeat(len(marks), 1, 1, 1)
         for picture, rows in zip(low, marks, strict=True):
             picture[:, side // 2 + rows.start : side // 2 + rows.stop] = torch.nan
@@ -147,5 +146,4 @@ def _trace(probe: nn.Module, marks: Sequence[range]) -> tuple[int, list[Tensor]]
         edges = [len(trace[0]) // side * PERIOD for trace in traces]
         if not any(trace[:, :edge].any() or trace[:, -edge:].any() for trace, edge in zip(traces, edges, strict=True)):
             return side, traces
-        side *= 2
     return None

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn, zeros
+from torch import nn, zeros
 
+from srkit.models.files import tensors_in
 from srkit.models.presets import fill, label
 from srkit.settings import SRKitError
 
@@ -31,17 +32,7 @@ class Layout:
     block: str  # a key that there is one of in every block, a normalisation's weight
     table: Mapping[str, str | Callable[[re.Match[str]], str]]
     arguments: dict[str, Any] = field(default_factory=dict)
-    bias: bool = True  # of convolutions before a normalisation
-    plain: bool = False  # the last convolution gives [0, 1] itself
-
-    @property
-    def name(self) -> str:
-        """Project and licence, the name in a config."""
-        return f"{self.project} ({self.licence})"
-
-    def blocks(self, keys: Mapping[str, Tensor]) -> list[str]:
-        """The keys that match `block`: one per residual block."""
-        return [key for key in keys if re.fullmatch(self.block, key)]
+    plain: bool = False  # no bias before a normalisation, and the last convolution gives [0, 1] itself
 
     def rename(self, key: str, n: int) -> str:
         """Our name of a tensor in a generator with n blocks; a key that is none of its own stays."""
@@ -102,7 +93,6 @@ LAYOUTS = (
             r"upsampling\.(\d+)\.upsample_block\.": r"upsample.\1.",
             r"conv3\.": "tail.",
         },
-        bias=False,
         plain=True,
     ),
 )
@@ -121,19 +111,21 @@ def convert(content: Any) -> nn.Module:
         SRKitError: no layout that srkit knows; a tensor that is missing, misshapen or does not belong there; a scale
             that an SRResNet cannot do.
     """
-    weights = _unwrap(content)
-    layout = next((each for each in LAYOUTS if each.blocks(weights)), None)
-    if layout is None:
+    weights = tensors_in(content)
+    for layout in LAYOUTS:
+        blocks = [key for key in weights if re.fullmatch(layout.block, key)]
+        if blocks:
+            break
+    else:
         known = ", ".join(each.project for each in LAYOUTS)
         raise SRKitError(f"a file of another program: srkit reads its own checkpoints and the generators of {known}")
-    blocks = layout.blocks(weights)
     ours = {layout.rename(key, len(blocks)): value for key, value in weights.items()}
     channels = weights[blocks[0]].numel()
-    if not layout.bias:
+    if layout.plain:
         for match in filter(None, [re.fullmatch(r"(body.*)\.(\d+)\.running_mean", key) for key in ours]):
             ours[f"{match[1]}.{int(match[2]) - 1}.bias"] = zeros(1).expand(channels)
     doublings = sum(bool(re.fullmatch(r"upsample\.\d+\.0\.weight", key)) for key in ours)
-    config = {"name": layout.name, "architecture": "SRResNet", **layout.arguments}
+    config = {"name": f"{layout.project} ({layout.licence})", "architecture": "SRResNet", **layout.arguments}
     config |= {"scale": 2**doublings, "channels": channels, "blocks": len(blocks)}
     if f"body.{len(blocks) + 1}.running_mean" not in ours:  # leftthomas's older files
         config["end"] = "prelu"
@@ -150,16 +142,5 @@ def convert(content: Any) -> nn.Module:
 
 def origin(model: nn.Module) -> dict[str, str]:
     """Project and licence of a network of another project; nothing for others."""
-    name = getattr(model, "config", {}).get("name")
-    return next(({"project": each.project, "licence": each.licence} for each in LAYOUTS if each.name == name), {})
-
-
-def _unwrap(content: Any) -> dict[str, Tensor]:
-    """Tensors by name, without what training has put around them; nothing if there are none."""
-    if isinstance(content, dict):
-        content = content.get("state_dict", content)
-    if not isinstance(content, dict):
-        return {}
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    tensors.pop("n_averaged", None)  # of torch.optim.swa_utils.AveragedModel
-    return {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in tensors.items()}
+    match = re.fullmatch(r"(.+/.+) \((.+)\)", getattr(model, "config", {}).get("name", ""))
+    return {"project": match[1], "licence": match[2]} if match else {}

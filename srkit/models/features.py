@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from srkit.data.sources import File, fetch_file
-from srkit.models.files import metadata, read
+from srkit.models.files import read, tensors_in
 from srkit.settings import SRKitError, data_folder, unknown
 
 # How a network wants its pictures: the order of colours, mean and standard deviation of each in [0, 1], and a caption.
@@ -29,10 +30,9 @@ PREPROCESSINGS = {
     "caffe": ("BGR", (103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255, 1 / 255, 1 / 255), "Caffe preprocessing"),
     "clip": ("RGB", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711), "CLIP preprocessing"),
 }
-CAFFE_INPUT = re.compile(r"BGR,? 0-255,? minus \[103\.939, ?116\.779, ?123\.68\]")  # a file's "input" may say it so
-SUFFIXES = (".safetensors", ".pth", ".pt")
+CAFFE_INPUT = re.compile(r"BGR,? 0-255,? minus \[103\.939, ?116\.779, ?123\.68\]")  # so a file's metadata may say it
 RANDOM = 'ask for random features with weights="random" (--feature-weights random)'
-LARGEST = 64  # no layer here needs a picture with larger sides
+UNUSED = ("classifier.", "head.")  # how keys begin that a file of the whole network holds beside its features
 PYTORCH = "https://download.pytorch.org/models"
 CLIP_MODEL = "resnet50_clip.openai"
 
@@ -41,24 +41,22 @@ class Extractor(nn.Module):
     """A frozen network read at named layers: what VGG16, VGG19, SqueezeNet and CLIP share.
 
     Args:
-        layers: names out of `names()`, in any order; a VGG also knows conv1_1, …: before the ReLU.
+        layers: names out of `places`, in any order: of a VGG relu1_1, …, and before the ReLU conv1_1, ….
         weights: "imagenet" (the published ones, downloaded once into data/weights); a weights file (.safetensors
             or .pth, the whole network or its first layers), or a folder that holds one with the network's name in
             its own (of several, the largest); or "random" (always the same ones), which no picture ever taught
             anything. "caffe:PATH" is a file or folder together with the preprocessing that it was trained with (in
             SRKIT_WEIGHTS and --feature-weights, too).
         preprocessing: "imagenet", "caffe" (BGR, 0 to 255, mean subtracted) or "clip". If neither this nor `weights`
-            says it: what the file says itself (`preproc`, a 1 x 1 convolution among its tensors; or, in the metadata
-            of safetensors, "preprocessing" with one of these names, or "input" with Caffe's numbers), else
-            that of the network's published weights. A file's name says nothing.
-        mirror: a folder or an http(s) address that holds the published file under its own name, tried first.
-            Default: the environment's SRKIT_MIRROR.
+            says it: what the file says itself (`preproc`, a 1 x 1 convolution among its tensors; or Caffe's numbers
+            as "input" in the metadata of safetensors), else that of the network's published weights. A file's name
+            says nothing.
 
     Attributes:
+        places: each layer's name and which child of the whole network puts it out, in network order.
         layers: the layers asked for, in network order.
         config: plain words that `load_features` builds the same extractor from: features (the network's name),
             weights, layers, and preprocessing (None: the file's own `preproc`).
-        smallest: the smallest side of a picture, in pixels, that the deepest layer still allows.
 
     Raises:
         SRKitError: an unknown layer or preprocessing; weights that cannot be had, are damaged, belong to another
@@ -71,41 +69,34 @@ class Extractor(nn.Module):
     sha256: str
     trained_on = "ImageNet"  # the published weights
     usual = "imagenet"  # the preprocessing that goes with them
-    unused = "classifier."  # what else a file of the whole network holds: keys that start like this
+    places: Mapping[str, int]
     matrix: Tensor
     offset: Tensor
 
     def __init__(
-        self,
-        layers: Iterable[str],
-        weights: str | Path = "imagenet",
-        preprocessing: str | None = None,
-        mirror: str | Path | None = None,
+        self, layers: Iterable[str], weights: str | Path = "imagenet", preprocessing: str | None = None
     ) -> None:
         super().__init__()
-        source, layers, path = str(weights), set(layers), None
+        source, path = str(weights), None
         stated, _, rest = source.partition(":")
         if rest and stated in PREPROCESSINGS:
             source, preprocessing = rest, preprocessing or stated
         if preprocessing not in (None, *PREPROCESSINGS):
             raise unknown("preprocessing", preprocessing, PREPROCESSINGS)
-        with torch.device("meta"):  # shapes without memory or random numbers: most is cut off or replaced
-            stack = self._stack()
-        self.places = self._places(stack)
-        for layer in layers or {""}:  # at least one is needed
-            if layer not in self.places:
-                raise unknown(f"layer of {self.title}", layer, self.places)
+        layers = set(layers)
+        for layer in layers - self.places.keys():
+            raise unknown(f"layer of {self.title}", layer, self.places)
         self.layers = tuple(sorted(layers, key=self.places.__getitem__))
+        stack = self._stack()
         self.features = stack[: self.places[self.layers[-1]] + 1]
         for module in self.features.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False  # a layer that was read must not change afterwards
-        self.smallest = next(side for side in range(1, LARGEST) if _takes(self.features, side))
 
         if source == "random":
             tensors, origin = _random(self.features), "random weights"
         elif source == "imagenet":
-            tensors, origin = self._published(stack, mirror), f"{self.trained_on} weights"
+            tensors, origin = self._published(stack), f"{self.trained_on} weights"
         else:
             path = _find(source, self.name)
             tensors, origin = self._read(path, stack), f"weights of {path.name}"
@@ -115,16 +106,12 @@ class Extractor(nn.Module):
         if preprocessing is None and "preproc.weight" in tensors:
             matrix, offset, words = tensors["preproc.weight"], tensors["preproc.bias"], "its own preprocessing"
         else:
-            preprocessing = preprocessing or (path and _stated(path)) or self.usual
+            preprocessing = preprocessing or ("caffe" if path and _says_caffe(path) else self.usual)
             matrix, offset, words = _colours(preprocessing)
         self.register_buffer("matrix", matrix.float().reshape(3, 3).T.reshape(3, 3, 1, 1), persistent=False)
         self.register_buffer("offset", offset.float().reshape(1, 3, 1, 1), persistent=False)
-        self.config: dict[str, Any] = {
-            "features": self.name,
-            "weights": str(weights),
-            "layers": list(self.layers),
-            "preprocessing": preprocessing,
-        }
+        facts = {"features": self.name, "weights": str(weights), "layers": list(self.layers)}
+        self.config: dict[str, Any] = {**facts, "preprocessing": preprocessing}
         self._caption = f"{self.title}, {origin}" + (f" ({words})" if path or preprocessing != self.usual else "")
         self.requires_grad_(False)
         self.eval()
@@ -134,10 +121,9 @@ class Extractor(nn.Module):
         return self._caption
 
     @classmethod
-    def names(cls) -> tuple[str, ...]:
+    def names(cls) -> list[str]:
         """The layers that papers read, in network order."""
-        with torch.device("meta"):
-            return tuple(name for name in cls._places(cls._stack()) if not name.startswith("conv"))
+        return [name for name in cls.places if not name.startswith("conv")]
 
     def forward(self, pictures: Tensor, layers: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The feature maps of some layers; nothing is computed past the deepest one.
@@ -151,8 +137,7 @@ class Extractor(nn.Module):
             in its lower precision.
         """
         wanted = {self.places[layer]: layer for layer in (self.layers if layers is None else layers)}
-        found = {}
-        x = self.normalise(pictures)
+        found, x = {}, self.normalise(pictures)
         for place, module in enumerate(self.features):
             if len(found) == len(wanted):
                 break
@@ -171,17 +156,20 @@ class Extractor(nn.Module):
             x = torch.addcmul(x, colour, weights)
         return x
 
-    def check_size(self, height: int, width: int) -> None:
-        """Say before training that pictures of this size, in pixels, are too small.
+    def check_size(self, side: int) -> None:
+        """Say before training that squares of this side, in pixels, are too small: the poolings leave nothing.
 
         Raises:
             SRKitError: they are.
         """
-        if min(height, width) < self.smallest:
+        network = self._stack()[: len(self.features)].eval()  # a second one, without memory or time
+        try:
+            network(torch.empty(1, 3, side, side, device="meta"))
+        except RuntimeError:
             raise SRKitError(
-                f"pictures of {height} x {width} pixels are too small for {self.layers[-1]} of {self.title}: "
-                f"its poolings need {self.smallest} x {self.smallest} at least; take larger ones or an earlier layer"
-            )
+                f"pictures of {side} x {side} pixels are too small for {self.layers[-1]} of {self.title}: "
+                "take larger ones or an earlier layer"
+            ) from None
 
     def train(self, mode: bool = True) -> Extractor:
         """Stays in eval mode whatever the model around it does: frozen means frozen."""
@@ -189,21 +177,17 @@ class Extractor(nn.Module):
 
     @classmethod
     def _stack(cls) -> nn.Sequential:
-        """The whole network, in its library's words."""
+        """The whole network in its library's words, its shapes alone: most is cut off or replaced."""
         from torchvision.models import get_model
 
-        stack = get_model(cls.file.split("-")[0], weights=None).features
+        with torch.device("meta"):
+            stack = get_model(cls.file.split("-")[0], weights=None).features
         assert isinstance(stack, nn.Sequential)
         return stack
 
-    @classmethod
-    def _places(cls, stack: nn.Sequential) -> dict[str, int]:
-        """Each layer's name and which child of the stack puts it out, in network order."""
-        raise NotImplementedError
-
-    def _published(self, stack: nn.Sequential, mirror: str | Path | None) -> dict[str, Tensor]:
+    def _published(self, stack: nn.Sequential) -> dict[str, Tensor]:
         file = File(self.file, f"sha256:{self.sha256}", (f"{PYTORCH}/{self.file}",))
-        return self._read(fetch_file(file, data_folder() / "weights", mirror, otherwise=RANDOM), stack)
+        return self._read(fetch_file(file, data_folder() / "weights", otherwise=RANDOM), stack)
 
     def _read(self, path: Path, stack: nn.Sequential) -> dict[str, Tensor]:
         """What a file holds of this network, by the stack's names; and its `preproc`.
@@ -211,17 +195,11 @@ class Extractor(nn.Module):
         Raises:
             SRKitError: no file of plain tensors, of another network, or without a layer asked for.
         """
-        content = read(path)
-        if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-            raise SRKitError(f"{path}: holds no weights: give a state_dict, tensors by name")
-        tensors = {_key(key): value for key, value in content.items() if not key.startswith(self.unused)}
+        tensors = {_key(key): value for key, value in tensors_in(read(path)).items() if not key.startswith(UNUSED)}
         shapes = {key: value.shape for key, value in stack.state_dict().items()}
-        other = [f"no {key}" for key, x in tensors.items() if shapes.get(key) != x.shape and "preproc." not in key]
-        # VGG-16 and VGG-19 begin alike: of the first layers alone, only words tell.
-        words = " ".join([path.name, *metadata(path).values()]).lower()
-        other += [name for name in ("vgg16", "vgg19") if name in words and self.name not in words]
-        if other:
-            raise SRKitError(f"{path.name}: weights of another network than {self.title} ({other[0]})")
+        for key, value in tensors.items():
+            if shapes.get(key) != value.shape and not key.startswith("preproc."):
+                raise SRKitError(f"{path.name}: weights of another network than {self.title}: {key}")
         lacking = [key.split(".")[0] for key in self.features.state_dict() if key not in tensors]
         if lacking:
             end = [name for name, _ in self.features.named_children()].index(lacking[0])
@@ -243,22 +221,23 @@ def _find(weights: str, network: str) -> Path:
         return path
     if not path.is_dir():
         raise SRKitError(f"{path}: no such weights file or folder; or say imagenet or random")
-    found = [file for file in path.iterdir() if file.suffix in SUFFIXES and network in file.name.lower()]
+    kinds = (".safetensors", ".pth", ".pt")
+    found = [file for file in path.iterdir() if file.suffix in kinds and network in file.name.lower()]
     if not found:
         raise SRKitError(f"{path}: holds no weights file with {network} in its name")
     return max(found, key=lambda file: file.stat().st_size)
 
 
-def _stated(file: Path) -> str | None:
-    """The preprocessing that a file's metadata names."""
-    about = metadata(file)
-    return about.get("preprocessing") or ("caffe" if CAFFE_INPUT.match(about.get("input", "")) else None)
+def _says_caffe(file: Path) -> bool:
+    """Whether a file's metadata states Caffe's preprocessing."""
+    if file.suffix != ".safetensors":
+        return False
+    with safe_open(file, "pt") as content:
+        return bool(CAFFE_INPUT.match((content.metadata() or {}).get("input", "")))
 
 
 def _colours(preprocessing: str) -> tuple[Tensor, Tensor, str]:
     """The colour matrix (3 out, 3 in) and offset (3) of a preprocessing, and what a caption calls it."""
-    if preprocessing not in PREPROCESSINGS:
-        raise unknown("preprocessing", preprocessing, PREPROCESSINGS)
     order, mean, std, words = PREPROCESSINGS[preprocessing]
     matrix = torch.eye(3)[["RGB".index(colour) for colour in order]] / torch.tensor(std)[:, None]
     return matrix, -torch.tensor(mean) / torch.tensor(std), words
@@ -275,34 +254,21 @@ def _random(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _takes(network: nn.Module, side: int) -> bool:
-    """Whether a network on the meta device takes pictures of this side: poolings leave nothing of smaller ones."""
-    try:
-        network.eval()(torch.empty(1, 3, side, side, device="meta"))
-    except RuntimeError:
-        return False
-    return True
-
-
 # ---------------------------------------------------------------------------------- the networks
 
 
-class _VGG(Extractor):
-    @classmethod
-    def _places(cls, stack: nn.Sequential) -> dict[str, int]:
-        places, block, number = {}, 1, 0
-        for place, module in enumerate(stack):
-            if isinstance(module, nn.Conv2d):
-                number += 1
-                places[f"conv{block}_{number}"] = place
-            elif isinstance(module, nn.ReLU):
-                places[f"relu{block}_{number}"] = place
-            else:  # a pooling
-                block, number = block + 1, 0
-        return places
+def _vgg(*convolutions: int) -> dict[str, int]:
+    """The places in a VGG with so many convolutions in each block: conv and ReLU in turn, and a pooling at the end."""
+    places, place = {}, 0
+    for block, count in enumerate(convolutions, 1):
+        for number in range(1, count + 1):
+            places |= {f"conv{block}_{number}": place, f"relu{block}_{number}": place + 1}
+            place += 2
+        place += 1
+    return places
 
 
-class VGG16(_VGG):
+class VGG16(Extractor):
     """VGG-16 (Simonyan and Zisserman, arXiv 1409.1556, table 1 D), 528 MB: relu1_1 … relu5_3.
 
     Johnson et al. (arXiv 1603.08155) read relu1_2, relu2_2, relu3_3 and relu4_3. The maps of block b have 1 / 2^(b-1)
@@ -311,9 +277,10 @@ class VGG16(_VGG):
 
     name, title, file = "vgg16", "VGG-16", "vgg16-397923af.pth"
     sha256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+    places = _vgg(2, 2, 3, 3, 3)
 
 
-class VGG19(_VGG):
+class VGG19(Extractor):
     """VGG-19 (Simonyan and Zisserman, arXiv 1409.1556, table 1 E), 548 MB: relu1_1 … relu5_4.
 
     SRGAN (Ledig et al., arXiv 1609.04802, eq. 5) reads relu2_2 (VGG22) and relu5_4 (VGG54); some follow-ups read
@@ -322,6 +289,7 @@ class VGG19(_VGG):
 
     name, title, file = "vgg19", "VGG-19", "vgg19-dcbb9e9d.pth"
     sha256 = "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44"
+    places = _vgg(2, 2, 4, 4, 4)
 
 
 class SqueezeNet(Extractor):
@@ -334,11 +302,8 @@ class SqueezeNet(Extractor):
 
     name, title, file = "squeezenet", "SqueezeNet", "squeezenet1_1-b8a52dc0.pth"
     sha256 = "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b"
-
-    @classmethod
-    def _places(cls, stack: nn.Sequential) -> dict[str, int]:
-        names = ("relu1", "fire2", "fire3", "fire4", "fire5", "fire6", "fire7", "fire8", "fire9")
-        return dict(zip(names, (1, 3, 4, 6, 7, 9, 10, 11, 12), strict=True))
+    places: ClassVar = {"relu1": 1, "fire2": 3, "fire3": 4, "fire4": 6, "fire5": 7, "fire6": 9}
+    places |= {"fire7": 10, "fire8": 11, "fire9": 12}
 
 
 class CLIP(Extractor):
@@ -346,28 +311,23 @@ class CLIP(Extractor):
 
     `stem` is the stem's last convolution after its ReLU, at 1/2 of the picture's size; layer1 … layer4 are the four
     stages, at 1/4, 1/8, 1/16 and 1/32. "imagenet" means its published weights here too, which OpenAI trained on
-    captions from the web; timm fetches them (Hugging Face's folder layout below data/weights, no `mirror`).
+    captions from the web; timm fetches them (Hugging Face's folder layout below data/weights, no SRKIT_MIRROR).
     A file of your own has timm's names. Arguments, attributes and errors as in `Extractor`, and:
 
     Raises:
         SRKitError: timm is not installed.
     """
 
-    name, title, trained_on, usual, unused = "clip", "CLIP ResNet-50", "OpenAI", "clip", "head."
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        return ("stem", "layer1", "layer2", "layer3", "layer4")  # known without timm
+    name, title, trained_on, usual = "clip", "CLIP ResNet-50", "OpenAI", "clip"
+    places: ClassVar = {"stem": 2, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}  # 3 is the stem's pooling
 
     @classmethod
     def _stack(cls) -> nn.Sequential:
-        return nn.Sequential(OrderedDict(_timm().create_model(CLIP_MODEL, features_only=True).named_children()))
+        with torch.device("meta"):
+            children = _timm().create_model(CLIP_MODEL, features_only=True).named_children()
+            return nn.Sequential(OrderedDict(children))
 
-    @classmethod
-    def _places(cls, stack: nn.Sequential) -> dict[str, int]:
-        return dict(zip(cls.names(), (2, 4, 5, 6, 7), strict=True))  # 3 is the stem's pooling
-
-    def _published(self, stack: nn.Sequential, mirror: str | Path | None) -> dict[str, Tensor]:
+    def _published(self, stack: nn.Sequential) -> dict[str, Tensor]:
         folder = data_folder() / "weights"
         try:
             model = _timm().create_model(CLIP_MODEL, pretrained=True, features_only=True, cache_dir=folder)
@@ -390,11 +350,7 @@ NETWORKS: dict[str, type[Extractor]] = {"vgg16": VGG16, "vgg19": VGG19, "squeeze
 
 
 def load_features(
-    name: str,
-    layers: Iterable[str],
-    weights: str | Path = "imagenet",
-    preprocessing: str | None = None,
-    mirror: str | Path | None = None,
+    name: str, layers: Iterable[str], weights: str | Path = "imagenet", preprocessing: str | None = None
 ) -> Extractor:
     """An extractor by its name in NETWORKS; arguments and errors as in `Extractor`.
 
@@ -403,4 +359,4 @@ def load_features(
     """
     if name not in NETWORKS:
         raise unknown("features", name, NETWORKS)
-    return NETWORKS[name](layers, weights, preprocessing, mirror)
+    return NETWORKS[name](layers, weights, preprocessing)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
 from srkit.settings import SRKitError
 
 
 def read(path: str | Path) -> Any:
-    """What a weights file holds, on the CPU: of safetensors its tensors by name; of PyTorch's whatever was saved.
+    """What a weights file holds, on the CPU: of .safetensors its tensors by name; of others whatever PyTorch saved.
 
     Raises:
         SRKitError: the file is missing, truncated, damaged or of another kind; or it holds anything but plain data,
@@ -26,8 +27,8 @@ def read(path: str | Path) -> Any:
     if not path.is_file():
         raise SRKitError(f"{path}: no such file")
     try:
-        if _is_safetensors(path):
-            return _read_safetensors(path)
+        if path.suffix == ".safetensors":
+            return load_file(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as packed:  # torch.load itself notices neither changed bytes nor compression
                 if any(each.compress_type for each in packed.infolist()) or packed.testzip():
@@ -41,12 +42,17 @@ def read(path: str | Path) -> Any:
         ) from None
 
 
-def metadata(path: str | Path) -> dict[str, str]:
-    """What a safetensors file that `read` has read says about itself; nothing for files of another kind."""
-    if not _is_safetensors(path):
-        return {}
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}
+def tensors_in(content: Any) -> dict[str, Tensor]:
+    """The tensors by name in what `read` gives; none if it holds anything else.
+
+    They may lie under "state_dict". What torch.compile, several devices or averaging put before names is dropped.
+    """
+    if isinstance(content, dict):
+        content = content.get("state_dict", content)
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {key: value for key, value in named if isinstance(key, str) and isinstance(value, Tensor)}
+    tensors.pop("n_averaged", None)  # of torch.optim.swa_utils.AveragedModel
+    return {re.sub(r"^((module|_orig_mod)\.)+", "", key): value for key, value in tensors.items()}
 
 
 def weights_sha256(weights: dict[str, Tensor]) -> str:
@@ -57,16 +63,3 @@ def weights_sha256(weights: dict[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _is_safetensors(path: str | Path) -> bool:
-    with Path(path).open("rb") as file:
-        return file.read(9)[8:] == b"{"
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with safe_open(path, "pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        # Tensors that modules share are written once; the metadata says under which name.
-        shared = {key: tensors[kept] for key, kept in (file.metadata() or {}).items() if kept in tensors}
-    return {**shared, **tensors}

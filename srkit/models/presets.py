@@ -47,15 +47,15 @@ class Interpolation(nn.Module):
         return resize(low, scale=self.scale, kernel=self.kernel)
 
 
-NETWORKS = (SRCNN, SuperResNet, SRResNet, EfficientSR, Discriminator, Interpolation)
-ARCHITECTURES: dict[str, type[nn.Module]] = {network.__name__: network for network in NETWORKS}
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    network.__name__: network for network in (SRCNN, SuperResNet, SRResNet, EfficientSR, Discriminator, Interpolation)
+}
 
 
 @dataclass(frozen=True)
 class Preset:
     """A network with a name: architecture, its arguments, and the training settings that suit it."""
 
-    summary: str
     architecture: str
     arguments: dict[str, Any]
     training: dict[str, Any] = field(default_factory=dict)  # fields of training.TrainConfig
@@ -65,98 +65,62 @@ class Preset:
 # The workshop's (lesson 05): pictures of 288 pixels, the sum of 1/PSNR of all outputs, ten times VOC 2007's 4011.
 WORKSHOP = {"steps": 2510, "batch_size": 16, "patch_size": 288, "lr": 1e-3, "loss": {"psnr": 1.0}}
 
+# Two conv3 with 64 filters and two outputs.
+MULTI = {"scale": 4, "block": "plain", "channels": 64, "blocks": 1}
+
 # A GAN of few steps finds PixelShuffle's grid before it finds textures; "nearest" costs as much and showed none.
 SMALL = {"scale": 4, "channels": 48, "blocks": 8, "norm": False, "upsample": "nearest", "last_kernel": 3, "skip": True}
 
 PRESETS: dict[str, Preset] = {
-    "srcnn": Preset(
-        "SRCNN 9-5-5 with 64-32-3 filters on a bilinear enlargement: the course's own (lessons 02, 03)",
-        "SRCNN",
+    # 9-5-5 with 64-32-3 filters on a bilinear enlargement: the course's own (lessons 02, 03)
+    "srcnn": Preset("SRCNN",
         {"kernels": (9, 5, 5), "channels": (64, 32), "upsample": "bilinear", "carry": True},
-        {"steps": 4000, "batch_size": 16, "patch_size": 72, "lr": 1e-3, "warmup": 200},
-    ),
-    "srcnn915": Preset(
-        "SRCNN 9-1-5 with 64-32-3 filters on a bicubic enlargement: the paper's first (lesson 03)",
-        "SRCNN",
+        {"steps": 4000, "batch_size": 16, "patch_size": 72, "lr": 1e-3, "warmup": 200}),
+    # 9-1-5 with 64-32-3 filters on a bicubic enlargement: the paper's first (lesson 03)
+    "srcnn915": Preset("SRCNN",
         {"kernels": (9, 1, 5), "channels": (64, 32), "upsample": "bicubic", "carry": True},
-        {"steps": 12_000, "batch_size": 16, "patch_size": 72, "lr": 1.5e-3, "warmup": 200},
-    ),
-    "superresnet": Preset(
-        "two conv3 with 64 filters, one output: the workshop's first (lesson 05)",
-        "SuperResNet",
-        {"scale": 2, "block": "plain", "channels": 64, "blocks": 1},
-        {**WORKSHOP, "patch_size": 144},
-    ),
-    "superresnet-multi": Preset(
-        "the same with a second output, four times as large as the input (lesson 05)",
-        "SuperResNet",
-        {"scale": 4, "block": "plain", "channels": 64, "blocks": 1},
-        WORKSHOP,
-    ),
-    "superresnet-residual": Preset(
-        "three residual blocks with 32 filters, the third between the outputs (lesson 05)",
-        "SuperResNet",
-        {"scale": 4, "block": "residual", "channels": 32, "blocks": 2, "between": 1},
-        WORKSHOP,
-    ),
-    "superresnet-dilated": Preset(
-        "three blocks with dilations 1, 2, 4 side by side, the third between the outputs (lesson 05)",
-        "SuperResNet",
-        {"scale": 4, "block": "dilated", "channels": 32, "blocks": 2, "between": 1},
-        WORKSHOP,
-    ),
-    "superresnet-vgg": Preset(
-        "superresnet-multi that also reads VGG-16's first four convolutions, frozen (lesson 05)",
-        "SuperResNet",
-        # relu1_2 has the input's resolution; relu2_2, the fourth convolution's output, has half of it and more context.
-        {"scale": 4, "block": "plain", "channels": 64, "blocks": 1,
-         "features": "vgg16", "feature_layers": ("relu1_2", "relu2_2"), "feature_weights": "imagenet"},
-        WORKSHOP,
-    ),
-    "superresnet-clip": Preset(
-        "superresnet-multi that also reads early layers of CLIP's ResNet-50, frozen (lesson 05; needs timm)",
-        "SuperResNet",
-        # The stem halves and layer1 halves again. Of a picture enlarged by 2 they have the input's resolution and half
-        # of it, just as VGG's two, and 72 pixels come nearer to the 224 that CLIP was trained on.
-        {"scale": 4, "block": "plain", "channels": 64, "blocks": 1,
-         "features": "clip", "feature_layers": ("stem", "layer1"), "feature_weights": "imagenet", "feature_scale": 2},
-        WORKSHOP,
-    ),
-    "srresnet": Preset(
-        "SRResNet with 16 blocks of 64 filters: the paper's, SRGAN's generator after its first stage (lesson 06)",
-        "SRResNet",
-        {"scale": 4},
-        {"steps": 100_000, "batch_size": 16, "patch_size": 96, "lr": 1e-4},
-    ),
-    "srresnet-small": Preset(
-        "8 blocks of 48 filters without normalisation on a bicubic enlargement: for processors (lessons 06, 07)",
-        "SRResNet",
-        SMALL,
-        # Without normalisation a higher rate, or longer gradients, can blow the weights up right after the warm-up.
+        {"steps": 12_000, "batch_size": 16, "patch_size": 72, "lr": 1.5e-3, "warmup": 200}),
+    # two conv3 with 64 filters, one output: the workshop's first (lesson 05, as all of its kind)
+    "superresnet": Preset("SuperResNet", {**MULTI, "scale": 2}, {**WORKSHOP, "patch_size": 144}),
+    # the same with a second output, four times as large as the input
+    "superresnet-multi": Preset("SuperResNet", MULTI, WORKSHOP),
+    # three residual blocks with 32 filters, the third between the outputs
+    "superresnet-residual": Preset("SuperResNet",
+        {"scale": 4, "block": "residual", "channels": 32, "blocks": 2, "between": 1}, WORKSHOP),
+    # three blocks with dilations 1, 2, 4 side by side, the third between the outputs
+    "superresnet-dilated": Preset("SuperResNet",
+        {"scale": 4, "block": "dilated", "channels": 32, "blocks": 2, "between": 1}, WORKSHOP),
+    # superresnet-multi that also reads VGG-16's first four convolutions, frozen. relu1_2 has the input's resolution;
+    # relu2_2, the fourth convolution's output, has half of it and more context.
+    "superresnet-vgg": Preset("SuperResNet",
+        {**MULTI, "features": "vgg16", "feature_layers": ("relu1_2", "relu2_2"), "feature_weights": "imagenet"},
+        WORKSHOP),
+    # The same with early layers of CLIP's ResNet-50; needs timm. The stem halves and layer1 halves again. Of a picture
+    # enlarged by 2 they have the input's resolution and half of it, just as VGG's two, and 72 pixels come nearer to the
+    # 224 that CLIP was trained on.
+    "superresnet-clip": Preset("SuperResNet",
+        {**MULTI, "features": "clip", "feature_layers": ("stem", "layer1"), "feature_weights": "imagenet",
+         "feature_scale": 2},
+        WORKSHOP),
+    # 16 blocks of 64 filters: the paper's, SRGAN's generator after its first stage (lesson 06)
+    "srresnet": Preset("SRResNet",
+        {"scale": 4}, {"steps": 100_000, "batch_size": 16, "patch_size": 96, "lr": 1e-4}),
+    # 8 blocks of 48 filters without normalisation on a bicubic enlargement: for processors (lessons 06, 07). A higher
+    # rate, or longer gradients, can then blow the weights up right after the warm-up.
+    "srresnet-small": Preset("SRResNet", SMALL,
         {"steps": 3000, "batch_size": 16, "patch_size": 96, "lr": 7e-4, "warmup": 250, "schedule": "cosine",
-         "clip": 0.02},
-    ),
-    "efficient": Preset(
-        "8 blocks of 32 filters at the input's size, added to bicubic: small and fast, what upscale takes by default",
-        "EfficientSR",
+         "clip": 0.02}),
+    # 8 blocks of 32 filters at the input's size, added to bicubic: small and fast, what upscale takes by default
+    "efficient": Preset("EfficientSR",
         {"scale": 4, "channels": 32, "blocks": 8, "expand": False},
-        {"steps": 6000, "batch_size": 16, "patch_size": 96, "lr": 1e-3, "schedule": "cosine"},
-    ),
-    "srgan": Preset(
-        "srresnet, already trained, against a discriminator (lesson 06)",
-        "SRResNet",
-        {"scale": 4},
-        {"steps": 100_000, "batch_size": 16, "patch_size": 96, "lr": 1e-4},
-        gan=True,
-    ),
-    "srgan-small": Preset(
-        "srresnet-small, already trained, against a discriminator with half the filters (lesson 06)",
-        "SRResNet",
-        SMALL,
+        {"steps": 6000, "batch_size": 16, "patch_size": 96, "lr": 1e-3, "schedule": "cosine"}),
+    # srresnet, already trained, against a discriminator (lesson 06)
+    "srgan": Preset("SRResNet",
+        {"scale": 4}, {"steps": 100_000, "batch_size": 16, "patch_size": 96, "lr": 1e-4}, gan=True),
+    # srresnet-small, already trained, against a discriminator with half the filters (lesson 06)
+    "srgan-small": Preset("SRResNet", SMALL,
         {"steps": 1500, "batch_size": 16, "patch_size": 64, "lr": 1e-4, "discriminator": 32, "discriminator_lr": 4.0,
-         "discriminator_warmup": 150, "content": ("relu1_2", "relu2_2"), "ema": 0.99},
-        gan=True,
-    ),
+         "discriminator_warmup": 150, "content": ("relu1_2", "relu2_2"), "ema": 0.99}, gan=True),
 }  # fmt: skip
 
 
@@ -172,7 +136,7 @@ def create(name: str, scale: int | None = None, **changes: Any) -> nn.Module:
         SRKitError: a name nobody knows (the message says the nearest), or arguments that don't fit.
     """
     if name in KERNELS:
-        preset = Preset("", "Interpolation", {"kernel": name})
+        preset = Preset("Interpolation", {"kernel": name})
     elif name in PRESETS:
         preset = PRESETS[name]
     else:
@@ -208,17 +172,17 @@ def label(model: nn.Module, **facts: Any) -> nn.Module:
     return model
 
 
-def skeleton(config: dict[str, Any]) -> nn.Module:
-    """The model of a config that nobody has checked yet, without memory for weights and without a frozen network.
+def fill(config: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
+    """The model of a config that may come from a file, with these weights: neither takes memory without end.
 
     Raises:
-        SRKitError: the config makes no model, or one with more than 200 million parameters.
+        SRKitError: the config makes no model, or one with more than 200 million parameters; the weights do not fit it.
     """
     try:
         numbers = [x for value in config.values() for x in (value if isinstance(value, (list, tuple)) else [value])]
         if any(isinstance(x, (int, float)) and not abs(x) <= LARGEST_NUMBER for x in numbers):
             raise SRKitError(f"the config asks for a number over {LARGEST_NUMBER}: no network of this course needs one")
-        with torch.device("meta"):
+        with torch.device("meta"):  # neither memory for weights nor a frozen network
             model = build({**config, "features": ""} if "features" in config else config)
     except SRKitError:
         raise
@@ -227,16 +191,6 @@ def skeleton(config: dict[str, Any]) -> nn.Module:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters > MOST_PARAMETERS:
         raise SRKitError(f"the config asks for {parameters:,} parameters: more than {MOST_PARAMETERS:,} are not loaded")
-    return model
-
-
-def fill(config: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
-    """The model of a config that may come from a file, with these weights.
-
-    Raises:
-        SRKitError: the config makes no model or too large a one; the weights do not fit it.
-    """
-    skeleton(config)
     model = build(config)
     try:
         model.load_state_dict(weights)
@@ -264,9 +218,7 @@ def scales_of(model: nn.Module) -> tuple[int, ...]:
     """
     scale = getattr(model, "scale", None)
     if scale is None:
-        raise SRKitError(
-            f"{type(model).__name__} does not say by how much it enlarges: give it an attribute, scale = 2"
-        )
+        raise SRKitError(f"{type(model).__name__} does not say by how much it enlarges: set its attribute scale")
     return getattr(model, "scales", (int(scale),))
 
 
@@ -278,6 +230,6 @@ def output_at(model: nn.Module, low: Tensor, scale: int | None = None) -> Tensor
     return output[-1 if scale is None else scales_of(model).index(scale)]
 
 
-def device_of(model: nn.Module, default: torch.device | str = "cpu") -> torch.device:
-    """Where the model's parameters are; `default` if it has none."""
-    return next((parameter.device for parameter in model.parameters()), torch.device(default))
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are; the CPU if it has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -57,15 +57,21 @@ def load(name_or_path: str | Path) -> nn.Module:
     path = Path(name_or_path).expanduser()
     if str(name_or_path) in names():
         path = FOLDER / f"{name_or_path}.safetensors"
-    elif not path.is_file() and path.name == str(name_or_path) and path.suffix not in (".pt", ".pth", ".safetensors"):
+    elif not path.is_file() and not path.suffix:
         raise SRKitError(f"{unknown('pretrained network', name_or_path, names())}; or give a file")
     content = read(path)
     own = is_checkpoint(content, path)
     try:
         if own:
-            return model_of(content)
+            if not content.get("model_config"):
+                raise SRKitError("a model of your own: make it, then load_state_dict(torch.load(…)['model'])")
+            model = fill(content["model_config"], content["ema"] or content["model"])
+            return label(model.eval(), pretrained=content["step"] > 0)  # a GAN asks whether its generator was trained
         if path.suffix == ".safetensors" and path.with_suffix(".json").is_file():
-            return _published(path)
+            facts = card(path.stem, path.parent)
+            if hashlib.sha256(path.read_bytes()).hexdigest() != facts.get("sha256"):
+                raise SRKitError("other weights than the card beside it says: get both files again")
+            return label(fill(facts["config"], content).eval(), pretrained=True)
         return convert(content)
     except SRKitError as error:
         raise SRKitError(f"{name_or_path}: {error}") from None
@@ -81,19 +87,6 @@ def is_checkpoint(state: Any, path: str | Path = "this file") -> bool:
     if isinstance(form, str) and form.startswith("srkit checkpoint") and form != STAMP:
         raise SRKitError(f"{path}: {form}, and this srkit reads {STAMP}: train again, or use the version that wrote it")
     return form == STAMP
-
-
-def model_of(state: dict[str, Any]) -> nn.Module:
-    """The model inside a checkpoint's state, as `load` gives it.
-
-    Raises:
-        SRKitError: the model is of the student's own making; the config asks for what srkit cannot or will not
-            build; the weights do not fit it.
-    """
-    if not state.get("model_config"):
-        raise SRKitError("this checkpoint holds a model of your own: make it, then load_state_dict(state['model'])")
-    model = fill(state["model_config"], state["ema"] or state["model"])
-    return label(model.eval(), pretrained=state["step"] > 0)  # a GAN asks whether its generator has been trained
 
 
 def publish(
@@ -118,12 +111,4 @@ def publish(
     return path
 
 
-def _published(path: Path) -> nn.Module:
-    """Weights beside their card."""
-    facts = card(path.stem, path.parent)
-    if hashlib.sha256(path.read_bytes()).hexdigest() != facts.get("sha256"):
-        raise SRKitError("other weights than the card beside it says: get both files again")
-    return label(fill(facts["config"], read(path)).eval(), pretrained=True)
-
-
-__all__ = ["FOLDER", "STAMP", "card", "is_checkpoint", "load", "model_of", "names", "publish", "read", "weights_sha256"]
+__all__ = ["FOLDER", "STAMP", "card", "is_checkpoint", "load", "names", "publish", "read", "weights_sha256"]

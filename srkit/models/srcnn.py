@@ -47,10 +47,8 @@ class SRCNN(nn.Module):
         carry: bool = False,
     ) -> None:
         super().__init__()
-        if len(kernels) != 3 or any(k < 1 or k % 2 == 0 for k in kernels):
-            raise SRKitError(f"kernels {tuple(kernels)}: SRCNN needs three odd sizes, such as (9, 5, 5)")
-        if len(channels) != 2 or min(channels) < 4:
-            raise SRKitError(f"channels {tuple(channels)}: SRCNN needs two numbers, 4 at least, such as (64, 32)")
+        if len(kernels) != 3 or any(k < 1 or k % 2 == 0 for k in kernels) or len(channels) != 2 or min(channels) < 4:
+            raise SRKitError(f"kernels {kernels}, channels {channels}: three odd sizes, and two numbers of 4 or more")
         if upsample not in KERNELS:
             raise unknown("upsampling", upsample, KERNELS)
         self.scale, self.upsample, self.carry = check_scale(scale), upsample, carry
@@ -129,15 +127,15 @@ def initialise(model: SRCNN, init: str) -> None:
     """
     if init not in INITS:
         raise unknown("initialisation", init, INITS)
-    layers = [layer.parameters() for layer in (model.extract, model.map, model.reconstruct)]
-    if init == "paper":
-        for weight, bias in layers:
+    for layer in (model.extract, model.map, model.reconstruct):
+        weight, bias = layer.parameters()
+        if init == "paper":
             nn.init.normal_(weight, std=0.001)
+        if init == "identity":
+            nn.init.kaiming_normal_(weight)
+        if init != "default":
             nn.init.zeros_(bias)
     if init == "identity":
-        for weight, bias in layers:
-            nn.init.kaiming_normal_(weight)
-            nn.init.zeros_(bias)
         model.extract.weight -= model.extract.weight.mean((2, 3), keepdim=True)
         model.reconstruct.weight.zero_()
     if init == "identity" or model.carry:

@@ -13,10 +13,6 @@ from torch import Tensor, nn
 from srkit.data.images import resize
 from srkit.settings import SRKitError, unknown
 
-UPSAMPLES = ("shuffle", "nearest")
-OUTPUTS = ("linear", "tanh")
-ENDS = ("norm", "prelu")
-
 
 def conv(inputs: int, outputs: int, norm: bool, stride: int = 1) -> list[nn.Module]:
     """A 3 x 3 convolution, and batch normalisation if asked for."""
@@ -57,12 +53,10 @@ class UpsampleBlock(nn.Sequential):
 
 
 @torch.no_grad()
-def icnr(layer: nn.Conv2d, factor: int = 2) -> None:
-    """Start the convolution before a PixelShuffle so that the two together enlarge like "nearest"."""
-    for weights in (layer.weight, layer.bias):
-        if weights is not None:
-            # PixelShuffle takes factor² neighbouring channels for the pixels of one.
-            weights.copy_(weights[:: factor**2].repeat_interleave(factor**2, dim=0))
+def icnr(layer: nn.Conv2d) -> None:
+    """Start the convolution before a PixelShuffle(2) so that the two together enlarge like "nearest"."""
+    for weights in layer.parameters():  # PixelShuffle takes four neighbouring channels for the pixels of one
+        weights.copy_(weights[::4].repeat_interleave(4, dim=0))
 
 
 class SRResNet(nn.Module):
@@ -109,9 +103,9 @@ class SRResNet(nn.Module):
         super().__init__()
         if scale not in (2, 4):
             raise SRKitError(f"scale {scale}: an SRResNet doubles once or twice, so choose 2 or 4; srcnn does 3")
-        for kind, name, known in (("upsampling", upsample, UPSAMPLES), ("output", output, OUTPUTS), ("end", end, ENDS)):
+        for name, known in ((upsample, ("shuffle", "nearest")), (output, ("linear", "tanh")), (end, ("norm", "prelu"))):
             if name not in known:
-                raise unknown(f"{kind} of an SRResNet", name, known)
+                raise unknown("choice of an SRResNet", name, known)
         if channels < 1 or blocks < 0 or last_kernel < 1 or last_kernel % 2 == 0:
             raise SRKitError(f"channels {channels}, blocks {blocks}, last_kernel {last_kernel}: at least 1, 0, and odd")
         self.scale, self.skip, self.output, self.frozen_norm, self.signed = scale, skip, output, frozen_norm, signed
@@ -168,12 +162,8 @@ class Discriminator(nn.Module):
 
     def __init__(self, channels: int = 64, size: int | None = None) -> None:
         super().__init__()
-        if channels < 1:
-            raise SRKitError(f"a discriminator with {channels} channels: at least 1 is needed")
-        if size is not None and (size < 16 or size % 16):
-            raise SRKitError(
-                f"a discriminator for {size} pixels: choose a multiple of 16 (it halves four times), or None"
-            )
+        if channels < 1 or (size is not None and (size < 16 or size % 16)):
+            raise SRKitError(f"channels {channels}, size {size}: at least 1, and a multiple of 16 (four halvings)")
         self.size = size
         layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, padding=1), nn.LeakyReLU(0.2)]
         inputs = channels
@@ -198,9 +188,5 @@ class Discriminator(nn.Module):
             SRKitError: another size than the one it was made for.
         """
         if self.size is not None and tuple(pictures.shape[-2:]) != (self.size, self.size):
-            height, width = pictures.shape[-2:]
-            raise SRKitError(
-                f"this discriminator takes {self.size} x {self.size} pixels, not {width} x {height}: "
-                "take patches of that size, or a discriminator with size=None"
-            )
+            raise SRKitError(f"this discriminator takes patches of {self.size} pixels only; with size=None any")
         return self.head(self.features(2 * pictures - 1)).flatten()

@@ -22,11 +22,6 @@ def conv3(inputs: int, outputs: int, dilation: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation)
 
 
-def conv1(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 1 x 1 convolution: mixes the channels of each pixel, without its neighbours."""
-    return nn.Conv2d(inputs, outputs, 1)
-
-
 def double(x: Tensor) -> Tensor:
     """Bilinear enlargement by 2."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
@@ -70,7 +65,7 @@ class Dilated(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.convs = nn.ModuleList(conv3(channels, channels, dilation) for dilation in (1, 2, 4))
-        self.merge = conv1(3 * channels, channels)
+        self.merge = nn.Conv2d(3 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.merge(torch.cat([F.relu(conv(x)) for conv in self.convs], 1)))
@@ -83,8 +78,8 @@ class Frozen(nn.Module):
     divided by its root mean square on one fixed picture, for raw activations reach the hundreds, and whatever
     reads them would start far away from where it can learn.
 
-    The network stands in a list, where PyTorch does not find it: it is not trained, averaged or saved. The config
-    makes it again, and `size`, which is saved, tells whether it is still the same one.
+    PyTorch does not find the network, `extractor`: it is not trained, averaged or saved. The config makes it again,
+    and `size`, which is saved, tells whether it is still the same one.
 
     Args:
         name, layers, weights: of features.load_features.
@@ -95,21 +90,18 @@ class Frozen(nn.Module):
             that was trained with other frozen weights.
     """
 
+    extractor: Extractor
     size: Tensor
 
     def __init__(self, name: str, layers: Sequence[str], weights: str, scale: int = 1) -> None:
         super().__init__()
-        self._hidden = [load_features(name, layers, weights)]
+        self.__dict__["extractor"] = load_features(name, layers, weights)  # an assignment would make it a part
         self.layers, self.scale = list(layers), scale
+        noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            maps = self._maps(_fixed_picture())
+            maps = self._maps(resize(noise, scale=4).clamp(0, 1))  # soft and coloured, always the same
         self.channels = sum(x.shape[1] for x in maps)
         self.register_buffer("size", torch.stack([x.square().mean().sqrt() for x in maps]))
-
-    @property
-    def extractor(self) -> Extractor:
-        """The frozen network."""
-        return self._hidden[0]
 
     def forward(self, low: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, channels, H, W)."""
@@ -130,16 +122,8 @@ class Frozen(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest) -> None:
         saved = state_dict.get(prefix + "size", self.size).to(self.size)
         if saved.shape != self.size.shape or not torch.allclose(saved, self.size, rtol=1e-3):
-            raise SRKitError(
-                "the checkpoint was trained on other frozen features than these: give it the same weights file"
-            )
+            raise SRKitError("the checkpoint was trained on other frozen features: give it the same weights file")
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def _fixed_picture() -> Tensor:
-    """Soft coloured noise, (1, 3, 64, 64) in [0, 1], always the same."""
-    noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    return resize(noise, scale=4).clamp(0, 1)
 
 
 BLOCKS: dict[str, type[nn.Module]] = {"plain": Plain, "residual": Residual, "dilated": Dilated}
@@ -192,19 +176,18 @@ class SuperResNet(nn.Module):
             raise SRKitError(f"scale {scale}: a SuperResNet doubles once or twice: choose 2 (one output) or 4 (two)")
         if block not in BLOCKS:
             raise unknown("block", block, BLOCKS)
-        if channels < 1 or blocks < 0 or between < 0:
-            raise SRKitError(f"channels {channels}, blocks {blocks}, between {between}: at least 1, 0 and 0 are needed")
-        if feature_scale not in (1, 2, 3, 4):
-            raise SRKitError(f"feature_scale {feature_scale}: choose 1, 2, 3 or 4")
+        if channels < 1 or min(blocks, between) < 0 or feature_scale not in (1, 2, 3, 4):
+            counts = f"channels {channels}, blocks {blocks}, between {between}, feature_scale {feature_scale}"
+            raise SRKitError(f"{counts}: at least 1, 0, 0, and 1 to 4 are needed")
         self.scale, self.scales = scale, (2,) if scale == 2 else (2, 4)
         self.skip, self.sigmoid = skip, sigmoid and not skip
         self.first = conv3(3, channels)
         self.blocks = nn.Sequential(*(BLOCKS[block](channels) for _ in range(blocks)))
         self.frozen = Frozen(features, feature_layers, feature_weights, feature_scale) if features else None
-        self.merge = conv1(channels + self.frozen.channels, channels) if self.frozen else None
-        self.mid = conv1(channels, 3)
+        self.merge = nn.Conv2d(channels + self.frozen.channels, channels, 1) if self.frozen else None
+        self.mid = nn.Conv2d(channels, 3, 1)
         self.between = nn.Sequential(*(BLOCKS[block](channels) for _ in range(between if scale == 4 else 0)))
-        self.large = conv1(channels, 3) if scale == 4 else None
+        self.large = nn.Conv2d(channels, 3, 1) if scale == 4 else None
         if skip:
             for conv in filter(None, (self.mid, self.large)):
                 for parameter in conv.parameters():

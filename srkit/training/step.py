@@ -73,9 +73,9 @@ class Stepper:
         self.config = config = config.with_loss(self.loss)
         for part in self.loss.perceptual:
             part.extractor.to(self.device).to(memory_format=torch.channels_last)
-            part.extractor.check_size(config.patch_size, config.patch_size)
+            part.extractor.check_size(config.patch_size)
         same_patches = not config.augment and dataset.always_whole(config.patch_size)
-        self.targets = TargetFeatures(self.loss.perceptual, len(dataset)) if same_patches else None
+        self.targets = TargetFeatures(len(dataset)) if same_patches else None
 
         self.settings: dict[str, float] = {"lr": config.lr, "accumulate": 1}
         self.make_optimizer: MakeOptimizer = optimizer or partial(optim.make_optimizer, config, self.device)

@@ -19,17 +19,12 @@ def test_parameters_by_hand():
     assert models.count_parameters(models.create("srcnn915")) == 20_099
 
 
-@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("carry", [False, True])
-def test_identity_starts_at_the_enlarged_picture(kernel, carry):
-    low = torch.rand(2, 3, 8, 9)
-    model = SRCNN(3, upsample=kernel, init="identity", carry=carry)
-    assert torch.allclose(model(low), resize(low, scale=3, kernel=kernel).clamp(min=0), atol=1e-6)
-
-
-def test_identity_start_can_learn_at_once():
-    model = SRCNN(2, (9, 1, 5), (16, 8))
-    (model(torch.rand(4, 3, 12, 12)) - torch.rand(4, 3, 24, 24)).square().mean().backward()
+def test_identity_starts_at_the_enlarged_picture_and_learns_at_once(carry):
+    low, model = torch.rand(2, 3, 8, 9), SRCNN(3, (9, 1, 5), (16, 8), init="identity", carry=carry)
+    output = model(low)
+    assert torch.allclose(output, resize(low, scale=3, kernel="bilinear").clamp(min=0), atol=1e-6)
+    (output - torch.rand_like(output)).square().mean().backward()
     assert model.reconstruct.weight.grad[:, 3:].abs().max() > 0
     assert model.extract.weight[3:].sum((2, 3)).abs().max() < 1e-4  # edge filters: brightness doesn't matter
 
@@ -59,7 +54,7 @@ def test_carrying_is_the_plain_network_with_the_same_weights(init):
     assert carrying.extract.weight[0, 0, 4, 4] == 1 and carrying.map.weight[:3, 3:].abs().max() == 0
 
 
-@pytest.mark.parametrize("k", [1, 3, 9])
+@pytest.mark.parametrize("k", [1, 5])
 def test_convolving_by_rows_is_convolving(k):
     x, weight, bias = torch.randn(2, 7, 12, 15), torch.randn(3, 7, k, k), torch.randn(3)
     given = [each.double().requires_grad_() for each in (x, weight, bias)]
