@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from functools import cached_property
@@ -145,13 +146,25 @@ class Upscaler:
     def bands(self, picture: Tensor) -> Iterator[Tensor]:
         """Enlarge one picture band by band, from the top: (3 or 4, rows, scale * W) each, otherwise as a call gives it.
 
-        The whole result never stands in memory: `images.write_bands` writes such bands into a file.
+        The whole result never stands in memory: `photographs.write` writes such bands into a file.
 
         Raises:
             SRKitError: as a call.
         """
         _check(picture)
         return self._bands(picture)
+
+    def seconds(self, height: int, width: int) -> float:
+        """About how long a picture of (height, width) takes: measured on a corner, if it has many tiles; else 0."""
+        pixels, side = height * width, min(self.tile, 128)
+        if pixels < 64 * side**2 or self._reach(height, width) is None:
+            return 0.0
+        times = []
+        for _ in range(2):  # the first warms up
+            start = time.perf_counter()
+            self._tile(torch.zeros(3, side, side), (0, side), (0, side), None, False).cpu()
+            times.append(time.perf_counter() - start)
+        return times[-1] * pixels / side**2
 
     def _bands(self, picture: Tensor) -> Iterator[Tensor]:
         channels, height, width = picture.shape

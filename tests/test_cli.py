@@ -206,32 +206,42 @@ def test_upscale_takes_the_default_of_each_scale_and_leaves_what_is_there(call, 
         status, out, err = call("upscale", photo, "--scale", scale)
         assert status == 0 and f"{12 * scale} x {10 * scale}, by efficient-x{scale}" in out, err
     assert "48 x 40, by efficient-x4" in call("upscale", photo)[1]
-    before = (tmp_path / "photo_x4.png").read_bytes()
+    before = (tmp_path / "photo_x4.jpg").read_bytes()
     assert "exists already" in call("upscale", photo, "--ensemble")[1]
-    assert (tmp_path / "photo_x4.png").read_bytes() == before
+    assert (tmp_path / "photo_x4.jpg").read_bytes() == before
     assert call("upscale", photo, "--ensemble", "--overwrite")[0] == 0
-    assert (tmp_path / "photo_x4.png").read_bytes() != before
+    assert (tmp_path / "photo_x4.jpg").read_bytes() != before
 
 
 def test_upscale_a_folder(call, tmp_path):
     folder = tmp_path / "photos"
-    for index, name in enumerate(("a.png", "b.jpg", "trip_x2.png")):
+    for index, name in enumerate(("a.png", "b.jpg", "sub/b.png", "trip_x2.png")):
         write(photograph(8, 9, index), folder / name)
     (folder / "c.png").write_text("not a picture")
-    (folder / "sub").mkdir()
+    (folder / "empty").mkdir()
     command = ("upscale", folder, "--checkpoint", "bicubic", "--scale", 2)
     status, out, err = call(*command)
-    assert status == 2 and out.count("18 x 16") == 3 and "c.png" in err and err.count("\n") == 1
-    assert {"a_x2.png", "b_x2.png", "trip_x2_x2.png"} <= {path.name for path in folder.iterdir()}
+    assert status == 2 and out.count("18 x 16") == 4 and "c.png" in err and err.count("\n") == 1
+    made = {path.relative_to(folder).as_posix() for path in folder.rglob("*_x2.*")}
+    assert {"a_x2.png", "b_x2.jpg", "sub/b_x2.png", "trip_x2_x2.png"} <= made
     (folder / "c.png").unlink()
     status, out, err = call(*command)  # again: nothing is enlarged twice, nothing written anew
-    assert status == 0 and out.count("exists already") == 3
-    write(photograph(8, 9, 5), folder / "b.png")
-    status, out, err = call(*command, "--overwrite")  # of b.jpg and b.png only one can be b_x2.png
-    assert status == 2 and "b.png" in err and err.count("\n") == 1
-    for words in (("upscale", folder / "sub"), (*command, "-o", tmp_path / "one.png")):
+    assert status == 0 and out.count("exists already") == 4 and "4 of 4" in out
+    write(photograph(8, 9, 5), folder / "b.png")  # now there are two b, whose formats are named
+    status, out, err = call(*command, "-o", tmp_path / "large", "--format", "webp")
+    made = {path.relative_to(tmp_path / "large").as_posix() for path in (tmp_path / "large").rglob("*.*")}
+    assert status == 0 and made == {"a_x2.webp", "b_jpg_x2.webp", "b_png_x2.webp", "sub/b_x2.webp", "trip_x2_x2.webp"}
+    for words in (("upscale", folder / "empty"), (*command, "-o", tmp_path / "one.png"), (*command, "--format", "xyz")):
         status, _, err = call(*words)
         assert status == 2 and err.count("\n") == 1
+
+
+def test_upscale_writes_a_page_that_wipes_and_tells_what_to_know(call, tmp_path):
+    write(photograph(48, 64), tmp_path / "photo.jpg", quality=5)
+    status, out, err = call("upscale", tmp_path / "photo.jpg", "--compare", "--strip", "--quality", 80)
+    assert status == 0 and "blocks" in out, err
+    page = (tmp_path / "photo_x4.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 2 and "http" not in page
 
 
 def test_lists_of_data_sets_and_of_pretrained_networks(call):

@@ -18,7 +18,8 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from srkit import __version__
 from srkit.cli.train import Compare, Pictures, Resume, Train
-from srkit.cli.use import Data, Evaluate, Export, Inspect, Run, Upscale
+from srkit.cli.upscale import Upscale
+from srkit.cli.use import Data, Evaluate, Export, Inspect, Run
 from srkit.settings import SRKitError, unknown
 from srkit.training import GANConfig
 from srkit.training.devices import check_alone

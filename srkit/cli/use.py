@@ -1,25 +1,21 @@
-"""The commands that train nothing: run, data, inspect, upscale, export, evaluate."""
+"""The commands that train nothing: run, data, inspect, export, evaluate."""
 
 from __future__ import annotations
 
 import json
-import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from torch import nn
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from srkit import inference, metrics, models
+from srkit.cli.upscale import Output, default, load
 from srkit.course import lessons
 from srkit.data import ImageDataset, images, load_dataset, sources
 from srkit.models import convert, pretrained
-from srkit.settings import SRKitError, choose_device
+from srkit.settings import choose_device
 from srkit.training import History, gan
-
-Output = Annotated[Path | None, arg(aliases=["-o"])]
 
 
 @dataclass
@@ -70,69 +66,6 @@ class Inspect:
         cards = {name: pretrained.card(name) for name in pretrained.names()}
         found = facts(self.checkpoint) if self.checkpoint else cards
         print(json.dumps(found, indent=2) if self.json else _tree(found) if self.checkpoint else _table(cards))
-
-
-@dataclass
-class Upscale:
-    """Enlarge pictures of your own with a trained model: srkit upscale photo.jpg.
-
-    Pictures of any size, grey or colour, with or without alpha, go through in tiles; there are no seams. A file that
-    exists already is left as it is, so that a folder that was interrupted can be gone on with.
-    """
-
-    # Picture files, or folders: of these every picture in them, but no NAME_x4.png beside its own NAME.
-    pictures: Positional[tuple[Path, ...]]
-    # A pretrained network, e.g. srcnn915-x3 (srkit inspect lists them); a checkpoint, srkit's or another project's
-    # (see srkit inspect -h); or nearest, bilinear or bicubic. If none is named: efficient-x2, -x3 or -x4, by --scale.
-    checkpoint: str | None = None
-    # A folder; or, for one picture, a file. NAME_x4.png beside each picture if not given. The largest pictures need
-    # the least memory as .png.
-    out: Output = None
-    # 2, 3 or 4; 4 if neither this nor a checkpoint is given. A checkpoint's model knows its own; one with several
-    # outputs gives the largest unless you say which.
-    scale: int | None = None
-    # Write anew what exists already.
-    overwrite: bool = False
-    # Mean of the eight ways of turning and flipping the picture: a little better, eight times the work.
-    ensemble: bool = False
-    # Side of a tile in pixels of the picture; halved by itself where memory runs out.
-    tile: int = inference.TILE
-    # bf16 is about twice as fast on processors that compute it, and a few pixels differ by one of the 256 grey levels.
-    # auto: bf16 there, fp16 on older GPUs, fp32 else.
-    precision: Literal["fp32", "auto", "bf16", "fp16"] = "fp32"
-    # cpu, cuda, mps or auto.
-    device: str = "auto"
-
-    def __call__(self) -> int:
-        name = self.checkpoint or default(self.scale)
-        model = load(name, self.scale)
-        upscaler = inference.Upscaler(model, self.scale, self.tile, self.precision, self.ensemble, self.device)
-        paths = [path for named in self.pictures for path in _pictures(named)]
-        file = self.out if self.out and self.out.suffix.lower() in images.SUFFIXES and not self.out.is_dir() else None
-        if not paths or (file and len(paths) > 1):
-            raise SRKitError(f"{len(paths)} pictures: name one or more, and a folder for --out if there are several")
-        status, made = 0, set[Path]()
-        for path in paths:
-            target = file or (self.out or path.parent) / f"{path.stem}_x{upscaler.scale}.png"
-            try:
-                if target in made:
-                    raise SRKitError(f"{path}: {target} was made of another picture just now: rename one of the two")
-                made.add(target)
-                print(self.enlarge(upscaler, name, path, target), flush=True)
-            except SRKitError as error:  # the others go on
-                status = 2
-                print(f"srkit: {error}", file=sys.stderr)
-        return status
-
-    def enlarge(self, upscaler: inference.Upscaler, name: str, path: Path, target: Path) -> str:
-        """Enlarge one file by the model of that name; a line about it."""
-        if target.exists() and not self.overwrite:
-            return f"{target}: exists already and was left as it is; --overwrite writes it anew"
-        low = images.read_stored(path)
-        channels = 1 if len(low) == 3 and images.is_gray(low) else len(low)
-        height, width = (upscaler.scale * side for side in low.shape[1:])
-        images.write_bands((band[:channels] for band in upscaler.bands(low)), target, (channels, height, width))
-        return f"{target}: {width} x {height}, by {name}"
 
 
 @dataclass
@@ -193,40 +126,6 @@ class Evaluate:
             named = own or self.data in sources.SOURCES
             split = "test" if named and has.test else "val" if own and has.val else "all"
         return load_dataset(self.data, split, **counts)
-
-
-def default(scale: int | None) -> str:
-    """The pretrained network for who names none, of the scale that is asked for.
-
-    Raises:
-        SRKitError: another scale than 2, 3 or 4.
-    """
-    return f"efficient-x{4 if scale is None else images.check_scale(scale)}"
-
-
-def load(name: str, scale: int | None = None) -> nn.Module:
-    """A trained model by its name or its file, or an interpolation by name, which needs a scale.
-
-    Raises:
-        SRKitError: none of these, or the scale is missing.
-    """
-    if name in images.KERNELS:
-        if scale is None:
-            raise SRKitError(f"{name} can enlarge by any scale: say which, e.g. --scale 3")
-        return models.create(name, scale)
-    if name in models.PRESETS:
-        known = ", ".join(pretrained.names())
-        raise SRKitError(f"{name} is not trained yet: name a checkpoint, e.g. runs/{name}-…/best.pt, or one of {known}")
-    return models.load(name)
-
-
-def _pictures(path: Path) -> list[Path]:
-    """A picture itself; of a folder those in it, without what was enlarged from one of them."""
-    if not path.is_dir():
-        return [path]
-    inside = sorted(p for p in path.iterdir() if p.is_file() and p.suffix.lower() in images.SUFFIXES)
-    names = {p.stem for p in inside}
-    return [p for p in inside if re.sub("_x[234]$", "", p.stem) not in names - {p.stem}]
 
 
 def facts(name: str) -> dict[str, Any]:

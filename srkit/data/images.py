@@ -6,30 +6,35 @@ tensor, RGB, channels first (3, H, W), values in [0, 1]; a batch is (N, 3, H, W)
 
 from __future__ import annotations
 
-import struct
 import warnings
-import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from srkit.settings import SRKitError, atomic_write, unknown
 
 SCALES = (2, 3, 4)
 KERNELS = ("nearest", "bilinear", "bicubic")
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP",
-           ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".gif": "GIF"}  # fmt: skip
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
+           ".webp": "WEBP", ".gif": "GIF"}  # fmt: skip
+if features.check("avif"):  # older Pillows have it not
+    FORMATS[".avif"] = "AVIF"
+with suppress(ImportError):  # an extra
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS |= {".heic": "HEIF", ".heif": "HEIF"}
+LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_536, "HEIF": 16_384}  # that files can hold
 SUFFIXES = frozenset(FORMATS)
-LONGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".gif": 65_535}  # that these files can hold
 MOST_PIXELS = 178_956_970  # that are read: with this many Pillow, too, takes a file for a bomb
 MOST_ACROSS = 1_000_000  # as libpng has it: a longer side is no photograph's
-PNG_LEVEL = 4  # of 0 to 9
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at half as many, from every thread
 
 
@@ -46,8 +51,9 @@ def check_scale(scale: int) -> int:
 def read(path: str | Path, alpha: str = "white") -> Tensor:
     """Read a picture file as float32 RGB in [0, 1], shape (3, H, W).
 
-    JPEG, PNG, TIFF, WebP, BMP, GIF, whatever the name's suffix; grey, palette, CMYK and 16-bit pictures become RGB
-    (Pillow keeps 16 bits for grey pictures and 8 for coloured ones); EXIF rotation is applied.
+    JPEG, PNG, TIFF, WebP, BMP, GIF, AVIF, and HEIC where pillow-heif is installed, whatever the name's suffix; grey,
+    palette, CMYK and 16-bit pictures become RGB (16 bits of grey pictures, 8 of coloured ones); EXIF rotation is
+    applied, colour profiles are not (`photographs.read` does).
 
     Args:
         path: the file.
@@ -58,28 +64,30 @@ def read(path: str | Path, alpha: str = "white") -> Tensor:
         SRKitError: the file is missing, empty, truncated, no picture, has values outside its range, or so many
             pixels (over 179 million) that decoding it could exhaust memory.
     """
-    picture = read_stored(path).contiguous()
-    if picture.dtype == torch.uint8:
-        picture = from_uint8(picture)
+    with opened(path) as stored:
+        ImageOps.exif_transpose(stored, in_place=True)  # otherwise it would copy pictures that stand upright too
+        if stored.mode.startswith("I") or stored.mode == "F":
+            return deep_grey(stored, path).expand(3, -1, -1).contiguous()
+        mode = "RGBA" if stored.has_transparency_data else "RGB"
+        array = np.array(stored if stored.mode == mode else stored.convert(mode))
+    picture = from_uint8(torch.from_numpy(array).permute(2, 0, 1).contiguous())
     if len(picture) == 4 and alpha != "keep":
         picture = picture[:3] * picture[3:] + (1 - picture[3:])
     return picture
 
 
-def read_stored(path: str | Path) -> Tensor:
-    """As `read`, with alpha, for large pictures: what the file holds in 8 bits stays uint8, a quarter of the memory."""
-    with _opened(path) as picture:
-        ImageOps.exif_transpose(picture, in_place=True)  # otherwise it would copy pictures that stand upright too
-        if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits, or floats: grey
-            top = 1 if picture.mode == "F" else 65535
-            values = np.asarray(picture, np.float32) / np.float32(top)
-            if not ((values >= 0) & (values <= 1)).all():
-                bad = f"some values are NaN or outside 0 to {top}"
-                raise SRKitError(f"{path}: {bad}: save it as an 8-bit or 16-bit picture")
-            return torch.from_numpy(values).expand(3, -1, -1)
-        mode = "RGBA" if picture.has_transparency_data else "RGB"
-        array = np.array(picture if picture.mode == mode else picture.convert(mode))
-    return torch.from_numpy(array).permute(2, 0, 1)
+def deep_grey(picture: Image.Image, path: str | Path) -> Tensor:
+    """A grey picture of 16 bits or floats as float32 (1, H, W) in [0, 1].
+
+    Raises:
+        SRKitError: a value is NaN or outside its range.
+    """
+    top = 1 if picture.mode == "F" else 65535
+    values = np.asarray(picture, np.float32) / np.float32(top)
+    if not ((values >= 0) & (values <= 1)).all():
+        bad = f"some values are NaN or outside 0 to {top}"
+        raise SRKitError(f"{path}: {bad}: save it as an 8-bit or 16-bit picture")
+    return torch.from_numpy(values)[None]
 
 
 def dimensions(path: str | Path) -> tuple[int, int]:
@@ -88,12 +96,12 @@ def dimensions(path: str | Path) -> tuple[int, int]:
     Raises:
         SRKitError: as `read`, as far as a header can tell.
     """
-    with _opened(path) as picture:
+    with opened(path) as picture:
         return picture.height, picture.width
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path) -> Iterator[Image.Image]:
     """The picture, not yet decoded; every way in which that can fail becomes one line."""
     kinds = tuple(FORMATS.values())  # named, for among all that Pillow knows is EPS, which starts another program
     try:
@@ -106,8 +114,10 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise SRKitError(f"{path}: no such file") from None
     except UnidentifiedImageError:
+        if Path(path).suffix.lower() in (".heic", ".heif") and ".heic" not in FORMATS:
+            raise SRKitError(f"{path}: HEIC is read by another package: pip install pillow-heif") from None
         what = "empty, or not a picture, whatever its name says"
-        raise SRKitError(f"{path}: {what}: PNG, JPEG, TIFF, WebP, BMP and GIF are read") from None
+        raise SRKitError(f"{path}: {what}: {', '.join(sorted(set(kinds)))} are read") from None
     except (MemoryError, Image.DecompressionBombError):
         raise SRKitError(f"{path}: more pixels than can be read: cut it into pieces first") from None
     except Exception as error:  # Pillow's readers raise more than a dozen kinds of them on a damaged file
@@ -123,65 +133,41 @@ def write(picture: Tensor, path: str | Path, quality: int = 95) -> Path:
     Args:
         picture: (1, H, W) grey, (3, H, W) RGB or (4, H, W) RGBA; values outside [0, 1] are clipped.
         path: where to; parent folders are made. A JPEG holds no alpha: it is composited on white.
-        quality: JPEG and WebP quality, 1 to 100.
+        quality: JPEG, WebP, AVIF and HEIC quality, 1 to 100.
 
     Raises:
-        SRKitError: the shape is none of these, the suffix is no picture type, a side is too long for it, or the file
-            cannot be written.
+        SRKitError: the shape is none of these, the suffix is no picture type, or a side is too long for it.
+        OSError: the file cannot be written.
     """
     if picture.ndim != 3 or picture.shape[0] not in (1, 3, 4):
         raise SRKitError(f"cannot write shape {tuple(picture.shape)}: a picture is (1, 3 or 4, H, W)")
-    return write_bands([picture], path, picture.shape, quality)
-
-
-def write_bands(bands: Iterable[Tensor], path: str | Path, shape: Sequence[int], quality: int = 95) -> Path:
-    """As `write`, of a picture that comes in bands of whole rows, from the top; a PNG never stands in memory whole.
-
-    Args:
-        bands: (C, rows, W), bytes or floats in [0, 1].
-        path, quality: as for `write`.
-        shape: (C, H, W) of the whole picture; C is 1 grey, 3 RGB or 4 RGBA.
-
-    Raises:
-        SRKitError: the suffix is no picture type, a side is too long for it, or the file cannot be written.
-    """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise unknown("picture type", path.suffix, sorted(SUFFIXES))
-    if max(shape) > LONGEST_SIDE.get(suffix, max(shape)):
-        raise SRKitError(f"{path}: {shape[2]} x {shape[1]} pixels are too many for {suffix}: write a .png")
-    arrays = ((band if band.dtype == torch.uint8 else to_uint8(band)).permute(1, 2, 0).cpu().numpy() for band in bands)
+    kind = format_of(path, picture.shape)
     with atomic_write(path) as draft:
-        if suffix == ".png":
-            _write_png(arrays, draft, *shape)
-        else:
-            whole = np.concatenate(list(arrays))
-            picture = Image.fromarray(whole if whole.shape[2] > 1 else whole[..., 0])
-            if picture.mode == "RGBA" and suffix in (".jpg", ".jpeg", ".bmp"):
-                picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-            picture.save(draft, format=FORMATS[suffix], quality=quality)
+        save(to_uint8(picture).permute(1, 2, 0).cpu().numpy(), draft, kind, quality=quality)
     return path
 
 
-def _write_png(bands: Iterable[np.ndarray], path: Path, channels: int, height: int, width: int) -> None:
-    """Write bands of (rows, W, C) as PNG (ISO/IEC 15948), each pixel as its difference from the one to its left."""
-    packer = zlib.compressobj(PNG_LEVEL)
-    with path.open("wb") as file:
+def format_of(path: Path, shape: Sequence[int]) -> str:
+    """The format that a file's suffix names, as Pillow calls it.
 
-        def chunk(kind: bytes, content: bytes) -> None:
-            file.write(struct.pack(">I", len(content)) + kind + content)
-            file.write(struct.pack(">I", zlib.crc32(kind + content)))
+    Raises:
+        SRKitError: it names none, or one that cannot hold (C, H, W).
+    """
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise unknown("picture type", path.suffix, sorted(SUFFIXES))
+    if max(shape) > LONGEST_SIDE.get(kind, max(shape)):
+        raise SRKitError(f"{path}: {shape[2]} x {shape[1]} pixels are too many for {path.suffix}: write a .png")
+    return kind
 
-        file.write(b"\x89PNG\r\n\x1a\n")
-        colour_type = {1: 0, 3: 2, 4: 6}[channels]
-        chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0))
-        for band in bands:
-            rows = np.diff(band, axis=1, prepend=np.uint8(0)).reshape(len(band), -1)
-            rows = np.insert(rows, 0, 1, axis=1)  # each row begins with its filter: 1 is "sub"
-            chunk(b"IDAT", packer.compress(rows.tobytes()))
-        chunk(b"IDAT", packer.flush())
-        chunk(b"IEND", b"")
+
+def save(array: np.ndarray, path: Path, kind: str, **options: Any) -> None:
+    """Write bytes (H, W, 1, 3 or 4) by Pillow, as a format of its own names."""
+    picture = Image.fromarray(array if array.shape[2] > 1 else array[..., 0])
+    if picture.mode == "RGBA" and kind in ("JPEG", "BMP"):
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    picture.save(path, format=kind, **options)
 
 
 def to_uint8(picture: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ numbers, so that each pixel of an image is a clean square.
 from srkit.figures.pages import ACCENT, DPI, INCHES, PAGE, Box, Page, busiest, comparison, grid, score, show
 from srkit.figures.plots import curves, differences, tradeoff
 from srkit.figures.saving import provenance, save
+from srkit.figures.wipe import wipe
 
 __all__ = ["ACCENT", "DPI", "INCHES", "PAGE", "Box", "Page", "busiest", "comparison", "curves", "differences", "grid",
-           "provenance", "save", "score", "show", "tradeoff"]  # fmt: skip
+           "provenance", "save", "score", "show", "tradeoff", "wipe"]  # fmt: skip
