@@ -144,10 +144,10 @@ def test_start_must_be_of_the_network_that_is_named(call, pictures, tmp_path):
     for words in (["srresnet"], ["srcnn"], ["srresnet-small", "--scale", 2]):
         status, _, err = call("train", *words, "--data", pictures, "--start", START, "--out", tmp_path)
         assert status == 2 and f"holds srresnet-small x4, not {words[0]}" in err
-    words = ["--start", START, "--out", tmp_path, *SMALL, "--steps", 1, "--warp", 0.5]
+    words = ["--start", START, "--out", tmp_path, *SMALL, "--steps", 1, "--warp", 0.5, "--photo", 0.3]
     assert call("train", "srresnet-small", "--data", pictures, *words)[0] == 0
     found = facts(str(tmp_path / "last.pt"))
-    assert found["data"]["warp"] == 0.5 and len(found["started from"]) == 64
+    assert found["data"]["warp"] == 0.5 and found["data"]["photo"] == 0.3 and len(found["started from"]) == 64
 
 
 @pytest.mark.parametrize("name", [name for name in pretrained.names() if "clip" not in name])

@@ -36,11 +36,11 @@ class Pictures:
     val: int | None = None
 
     def load(
-        self, seed: int, device: torch.device, warp: float | None = None
+        self, seed: int, device: torch.device, warp: float | None = None, photo: float | None = None
     ) -> tuple[ImageDataset, ImageDataset | None]:
         """Those to train on, and those to validate on if any are kept apart for that."""
         counts: dict[str, Any] = {"train": self.train, "val": self.val, "seed": seed}
-        options: dict[str, Any] = {"size": self.size, "device": device, **counts}
+        options: dict[str, Any] = {"size": self.size, "device": device, "photo": photo, **counts}
         train = load_dataset(self.data, "train", warp=warp, **options)
         kept_apart = sources.split(self.data, **counts).val
         return train, load_dataset(self.data, "val", **options) if kept_apart else None
@@ -65,6 +65,8 @@ class Train:
     scale: int | None = None
     # Warp the training pictures at random with this strength, 0 to 1: for small data sets.
     warp: float | None = None
+    # Spoil LR with this strength, 0 to 1, as photographs are: blurred, noisy, saved as JPEG, and all of that twice.
+    photo: float | None = None
     # Folder for what the training writes; runs/MODEL-xSCALE-DATA if not given.
     out: Path | None = None
     # Who trains: written into the checkpoints.
@@ -84,7 +86,7 @@ class Train:
             with devices.main_first():  # it downloads, if need be
                 model = self.network()
                 out = self.folder(model)
-                dataset, validation = self.pictures.load(self.config.seed, device, self.warp)
+                dataset, validation = self.pictures.load(self.config.seed, device, self.warp, self.photo)
             kind = resuming.KINDS["GANTrainer" if isinstance(self.config, GANConfig) else "Trainer"]
             trainer = kind(model, dataset, self.config, validation=validation, out=out, student=self.student)
             trainable, frozen = models.count(model)
