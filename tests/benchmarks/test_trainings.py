@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import classic, efficient, perceptual, srgan, transfer
+from benchmarks import classic, efficient, perceptual, speedrun, srgan, strip, transfer
+from benchmarks.speedruns import muon
 from benchmarks.textbook import make_folder
 from srkit import models
 from srkit.settings import SRKitError
@@ -59,15 +60,31 @@ def test_efficient_cools_down_goes_on_and_publishes_what_load_reads(photos, tmp_
     few = {"steps": 4, "cooldown": 0.5, "finetune": 2, "batch_size": 2}
     options = efficient.Options(data=photos, held_out=2, set5=photos, **few, out=tmp_path / "out")
     with pytest.raises(SRKitError, match="train it first"):
-        efficient.run(replace(options, scales=(2,)))
+        efficient.run(replace(options, networks=("x2",)))
     cards = efficient.run(options)[0]["networks"]
     assert cards["efficient-x4"]["stages"] == {"charbonnier": 2, "mse, cooling": 2}
     assert cards["efficient-x4"]["loss"] == {"charbonnier": 0, "mse": 1}
     for name, card in cards.items():
         model = models.load(tmp_path / "out" / "weights" / f"{name}.safetensors")
-        assert name == f"efficient-x{model.scale}" and not model.expand and card["steps"] in (4, 2)
-    longer = efficient.run(replace(options, steps=6, scales=(4,)))[0]["networks"]["efficient-x4"]
+        assert name.endswith(f"x{model.scale}") and not model.expand and card["steps"] in (4, 2)
+        assert all(("spoilt" in test) == ("photo" in name) for test in card["measured"])
+    longer = efficient.run(replace(options, steps=6, networks=("x4",)))[0]["networks"]["efficient-x4"]
     assert longer["steps"] == 6 and longer["stages"] == {"charbonnier": 3, "mse, cooling": 3}
+
+
+@pytest.mark.parametrize("entry", ["muon", "srresnet"])
+def test_an_entry_of_the_speed_run_is_timed_and_measured(entry, photos, monkeypatch):
+    monkeypatch.setattr(muon, "STEPS", 2)
+    monkeypatch.setitem(models.PRESETS["srresnet-small"].training, "steps", 2)
+    facts, text = speedrun.run(speedrun.Options(data=photos, set5=photos, entry=entry, seeds=(1,)))
+    assert facts["runs"]["1"]["seconds"] > 0 and facts["psnr"] > 10 and entry in text
+    with pytest.raises(SRKitError, match="did you mean 'muon'"):
+        speedrun.run(speedrun.Options(data=photos, entry="moun"))
+
+
+def test_the_readmes_first_picture_shows_the_network_ahead(photos):
+    facts, _ = strip.run(strip.Options())
+    assert facts["efficient-x4"] > facts["bicubic"] and published("upscale") == facts | published("upscale")
 
 
 def test_transfer_compares_before_and_after_on_a_bundled_domain():

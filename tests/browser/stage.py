@@ -102,7 +102,7 @@ class Stage:
         self.server, self.pictures, self.page_errors = server, pictures, []
         self.kernel, self.kernel_errors, self.stderr = BlockingKernelClient(), [], ""
         self.page = browser.new_page(viewport={"width": 1280, "height": 1400})
-        self.page.set_default_timeout(2_000)  # `wait` asks again
+        self.page.set_default_timeout(8_000)  # `wait` asks again
         self.page.on("pageerror", lambda error: self.page_errors.append(str(error)))
         self.page.goto(f"{server.url}{self.address}{notebook.name}?token={TOKEN}", timeout=60_000)
         self.wait("the notebook's kernel", self._kernel_file, 60)
@@ -118,7 +118,7 @@ class Stage:
 
     def _kernel_answers(self) -> bool:
         try:
-            self.kernel.kernel_info(reply=True, timeout=2)
+            self.kernel.kernel_info(reply=True, timeout=5)
             return bool(self.kernel.get_iopub_msg(timeout=1))
         except (TimeoutError, queue.Empty):
             return False
@@ -129,7 +129,7 @@ class Stage:
 
     # ------------------------------------------------------------------------------ waiting and looking
 
-    def wait(self, what: str, condition: Callable[[], object], timeout: float = 20) -> None:
+    def wait(self, what: str, condition: Callable[[], object], timeout: float = 40) -> None:
         """Return when `condition()` is true. What Playwright can't find or press yet counts as not true."""
         deadline, reason = time.monotonic() + timeout, ""
         while True:
@@ -224,7 +224,7 @@ class Stage:
 
     # ---------------------------------------------------------------------------------------- kernel
 
-    def ask(self, expression: str, timeout: float = 20):
+    def ask(self, expression: str, timeout: float = 40):
         """The value of a Python expression in the notebook's kernel, as JSON carries it (tuples become lists).
 
         It waits in the same queue as the cells. Comes back as text where JSON knows no such thing.
@@ -236,7 +236,7 @@ class Stage:
         assert value["status"] == "ok", f"{expression}: {value.get('ename')}: {value.get('evalue')}"
         return json.loads(ast.literal_eval(value["data"]["text/plain"]))
 
-    def wait_for(self, expression: str, timeout: float = 20) -> None:
+    def wait_for(self, expression: str, timeout: float = 40) -> None:
         """Return when the expression is true in the kernel."""
         self.wait(f"{expression} in the kernel", lambda: self.ask(expression), timeout)
 
