@@ -271,6 +271,7 @@ def _ranks(results: Sequence[Result]) -> None:
 
 def line(result: Result) -> str:
     """A submission in a line."""
-    said = result.error or "; ".join([*result.broken, *result.flags, *filter(None, result.problems.values())])
+    lines = [*result.broken, *result.flags, *filter(None, result.problems.values())]
+    said = result.error or "; ".join(dict.fromkeys(lines))
     reached = f"{result.table.psnr:.2f} dB" if result.table else "not measured"
     return f"{result.who}: {reached}" + (f" - {said}" if said else "")

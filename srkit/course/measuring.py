@@ -173,7 +173,8 @@ def measure(
             result = json.loads((job / "result.json").read_text("utf-8"))
             found = {name: float(result[name]) for name in ("parameters", "seconds per megapixel") if name in result}
             if result.get("error"):
-                raise SRKitError(" ".join(str(result["error"]).split())[:300])
+                said = str(result["error"]).replace(f"{job / 'submission'}{os.sep}", "")
+                raise SRKitError(" ".join(said.split())[:300])
             shapes = [(3, rules.scale * low.shape[1], rules.scale * low.shape[2]) for low in lows]
             return [_unpack(job / "out" / str(index), shape) for index, shape in enumerate(shapes)], found
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:

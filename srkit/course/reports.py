@@ -17,9 +17,9 @@ from srkit.course.grading import Grader, Result
 from srkit.data import images
 from srkit.settings import atomic_write
 
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222}
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:90rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse}td,th{padding:.3rem .7rem;border-bottom:1px solid #ddd;text-align:left}
-td,th{vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.bad{color:#a3263f}.gone{color:#888}
+td,th{vertical-align:top}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.bad{color:#a3263f;overflow-wrap:anywhere}
 img{width:192px;image-rendering:pixelated;display:block}figure{display:inline-block;margin:0 1rem 1rem 0}"""
 COLUMNS = ("file", "id", "last name", "first name", "email", "time", "time from", "PSNR / dB", "above bicubic / dB",
            "parameters", "s per megapixel", "rank", "code", "results", "lost", "mark", "remarks")  # fmt: skip

@@ -34,6 +34,7 @@ from srkit.course.rules import Rules
 from srkit.data import images, load_dataset
 from srkit.figures import save
 from srkit.metrics import evaluate
+from srkit.models.files import weights_sha256
 from srkit.settings import CHECKS, Setup, Student, current_profile
 from srkit.training import TrainConfig, Trainer
 
@@ -135,6 +136,13 @@ def permuted(tensors: dict) -> dict:
 def noised(tensors: dict) -> dict:
     generator = torch.Generator().manual_seed(1)
     return {n: t + 2e-4 * t.std() * torch.randn(t.shape, generator=generator) for n, t in tensors.items()}
+
+
+def swapped(folder: Path) -> None:
+    """Other weights than the figure's, and a manifest that agrees with them."""
+    weights(noised)(folder)
+    sha256 = weights_sha256(load_file(folder / "model.safetensors"))
+    edit("manifest.json", lambda manifest: manifest.update(weights_sha256=sha256))(folder)
 
 
 def network(**config: object) -> Change:
@@ -244,7 +252,7 @@ def link() -> zipfile.ZipInfo:
 
 def plans(test: Path) -> list[Plan]:
     """The class of 60."""
-    honest = [Plan("honest") for _ in range(12)]
+    honest = [Plan("honest") for _ in range(11)]
     honest += [Plan("honest, hardly trained", steps=5 + index) for index in range(4)]
     honest += [Plan("honest, name", name=name) for name in [("Łukasz", "Ó Briain-Smith"), ("李", "小龙")]]
     late = [Plan("late", f"{lost} marks lost", days=days, marks=lost) for days, lost in [(0.2, 10), (1.5, 20), (5, 30)]]
@@ -259,7 +267,8 @@ def plans(test: Path) -> list[Plan]:
         Plan("forged", "not the mean of its pictures", change=forged_figure(lambda s: s["metrics"].update(psnr=40.0))),
         Plan("forged", "say different things", change=forged_figure(better, chunks=False)),
         Plan("forged", "made by another student", change=forged_figure(lambda s: s["student"].update(id="s9"))),
-        Plan("forged", "no figure was made from", change=weights(noised)),
+        Plan("forged", "names other weights", change=weights(noised)),
+        Plan("forged", "no figure was made from", change=swapped),
         Plan("forged", "other files than the manifest says: info.py", change=info(EMAIL="x@y.z"), signed=False),
     ]
     same = "the same answers as"
@@ -302,16 +311,17 @@ def plans(test: Path) -> list[Plan]:
 class Class:
     """A folder of pictures, rules, and submissions with the times at which the platform received them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, contest: Rules | None = None) -> None:
         self.folder, self.times, self.plans = folder, {}, {}
         for index in range(16):
             kind = "train" if index < 8 else "val" if index < 11 else "test"
             images.write(photograph(48, 48, index), folder / kind / f"{kind}{index}.png")
-        self.rules = Rules(
-            scale=2, validation=str(folder / "val"), parameters=10_000, pretrained=False, deadline=DEADLINE,
+        own = Rules(
+            scale=2, parameters=10_000, pretrained=False, deadline=DEADLINE,
             hard_deadline=DEADLINE + timedelta(days=8), curve=((-40.0, 0.0), (5.0, 1.0)), checks=("merge",),
             seconds=60, memory=1.0, file_size=0.1,
         )  # fmt: skip
+        self.rules = replace(contest or own, validation=str(folder / "val"))
         self.dataset = load_dataset(folder / "train", "all")
         self.inbox = folder / "inbox"
         self.inbox.mkdir()
@@ -320,7 +330,9 @@ class Class:
     def network(self, seed: int, steps: int) -> torch.nn.Module:
         """A tiny network of its own; with no steps to come, one that is as far from bicubic as a trained one is."""
         torch.manual_seed(seed)
-        model = models.build({"name": "mine", "architecture": "EfficientSR", "scale": 2, "channels": 6, "blocks": 1})
+        model = models.build(
+            {"name": "mine", "architecture": "EfficientSR", "scale": self.rules.scale, "channels": 6, "blocks": 1}
+        )
         if not steps:
             torch.nn.init.normal_(model.tail.weight, std=0.02)
         return model

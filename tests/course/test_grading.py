@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,12 +16,14 @@ import torch
 from classroom import DEADLINE, Class, Plan
 from conftest import photograph
 
-from srkit import cli
-from srkit.course import copies, grading, inbox, measuring, reports, submission
+from srkit import cli, models
+from srkit.course import copies, grading, handout, inbox, measuring, reports, rules, submission
 from srkit.course.grading import Result
 from srkit.course.rules import Rules
+from srkit.data import ImageDataset
 from srkit.data.images import resize, to_uint8
-from srkit.metrics import Row, Table
+from srkit.inference import SelfEnsemble
+from srkit.metrics import Row, Table, evaluate
 from srkit.settings import SRKitError
 
 HANDFUL = [
@@ -144,6 +147,20 @@ def test_times_of_the_platform(tmp_path):
         inbox.find(tmp_path)
 
 
+def test_grey_pictures_and_ensembles_are_measured_as_evaluate_measures_them(room, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "_run", here)
+    submission.unpack(room.inbox / "00_s0.zip", tmp_path)
+    model = measuring.load(tmp_path, own_code=False)
+    gray = photograph(40, 44)[:1].expand(3, -1, -1)
+    dataset = ImageDataset([to_uint8(gray), to_uint8(photograph(33, 48, 1))])
+    lows = [to_uint8(pair.low[0]) for pair in dataset.pairs(2)]
+    for ensemble, network in ((False, model), (True, SelfEnsemble(model, 2))):
+        outputs, found = measuring.measure(tmp_path, lows, room.rules, ensemble)
+        tables = [evaluate(one, dataset, 2) for one in (grading.Replay(outputs, 2), network)]
+        assert [row.psnr for row in tables[0].rows] == pytest.approx([row.psnr for row in tables[1].rows], abs=1e-4)
+        assert found["parameters"] == sum(models.count(model))
+
+
 WEIRD = [{"files": []}, {"claims": 3, "training": "x"}, {"training": {"pictures": [[1, 2], "ab", ["a", ""]]}},
          {"packed": 5}, {"claims": {"psnr": True, "parameters": []}}, {"weights_sha256": {}}]  # fmt: skip
 
@@ -205,6 +222,45 @@ def test_who_is_behind_by_less_than_two_standard_errors_shares_the_rank():
     broken = result("broken", [40.0, 40.0, 40.0], broken=["too large"])
     grading._ranks([behind, tied, broken, best, copy])
     assert [one.rank for one in (best, tied, behind, copy, broken)] == [1, 1, 3, 3, 0]
+
+
+def pictures(count: int) -> classroom.Change:
+    """The manifest says so many training pictures."""
+    prints = [["0" * 64, f"{index:064x}"] for index in range(count)]
+    return classroom.edit("manifest.json", lambda manifest: manifest["training"].update(pictures=prints))
+
+
+BREACHES = {
+    "500-pictures": [Plan("pictures", "501 training pictures, allowed are 500", change=pictures(501)),
+                     Plan("parameters", "1,871,088 parameters, allowed are 1,821,084",
+                          change=classroom.network(scale=4, channels=96, blocks=11))],
+    "291-pictures-x3": [Plan("pictures", "292 training pictures, allowed are 291", change=pictures(292)),
+                        Plan("start", "pretrained", change=classroom.edit("manifest.json", classroom.pretrained))],
+    "half-a-million": [Plan("parameters", "allowed are 500,000",
+                            change=classroom.network(scale=4, channels=64, blocks=7))],
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BREACHES)
+def test_known_assignments_replayed(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "_run", here)
+    contest = rules.read(handout.ASSIGNMENT / "examples" / f"{name}.toml")
+    room = Class(tmp_path, replace(contest, curve=[[-60.0, 0.0], [0.0, 1.0]]))  # of networks that were not trained
+    kept = Plan("kept", change=pictures(contest.most_pictures)) if contest.most_pictures else Plan("kept")
+    for index, plan in enumerate([kept, kept, *BREACHES[name]]):
+        room.add(index, plan)
+    found = {one.file[:2]: one for one in room.mark(tmp_path / "marks")}
+    for index, plan in enumerate(BREACHES[name], 2):
+        one = found[f"{index:02}"]
+        assert any(plan.expected in line for line in one.broken) and one.results == one.rank == 0
+    first, second = sorted((found["00"], found["01"]), key=lambda one: one.rank)
+    assert not first.broken and first.rank == 1 and first.results >= second.results > 0
+    if contest.ranked:
+        assert [first.results, second.results] == [60, 60 if second.rank == 1 else 30]
+    if contest.step:
+        steps = (first.results / 60) * 60 / contest.step
+        assert steps == pytest.approx(round(steps), abs=0.05)
 
 
 # ---------------------------------------------------------------------------------- processes of their own
