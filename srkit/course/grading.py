@@ -135,10 +135,10 @@ class Grader:
         path = self.out / "measured" / f"{result.key}.json"
         if path.exists():
             return json.loads(path.read_text("utf-8"))
-        ensemble, facts = self.rules.ensemble and result.info["ENSEMBLE"], {}
+        ensemble = self.rules.ensemble and result.info["ENSEMBLE"]
         try:
             outputs, facts = measuring.measure(folder, self.lows, self.rules, ensemble, self.sandboxed)
-            answers, first = outputs[1:], outputs[1]
+            answers = outputs[1:]
             for name, dataset in (("test", self.test), ("validation", self.validation)):
                 mine, answers = answers[: len(dataset)], answers[len(dataset) :]
                 table = metrics.evaluate(Replay(mine, self.rules.scale), dataset)
@@ -149,9 +149,9 @@ class Grader:
                     sizes = [torch.Size(file.get_slice(key).get_shape()).numel() for key in file.keys()]  # noqa: SIM118
                 facts["parameters"] = max(facts["parameters"], sum(sizes))
             images.write(images.from_uint8(outputs[0]), path.with_suffix(".png"))
-            images.write(self.view(images.from_uint8(first)), path.with_name(f"{result.key}-view.png"))
-        except SRKitError as error:
-            facts["error"] = str(error)
+            images.write(self.view(images.from_uint8(outputs[1])), path.with_name(f"{result.key}-view.png"))
+        except SRKitError as error:  # not kept: a busy machine, too, ends what takes too long
+            return {"error": str(error)}
         with atomic_write(path) as draft:
             draft.write_text(json.dumps(facts), "utf-8")
         return facts

@@ -73,6 +73,18 @@ def test_what_was_measured_is_not_measured_again(room, marked, monkeypatch):
     ]
 
 
+def test_what_could_not_be_measured_is_tried_again(room, tmp_path, monkeypatch):
+    monkeypatch.setattr(measuring, "_run", lambda *arguments: "stopped: it takes longer")
+    (tmp_path / "in").mkdir()
+    shutil.copyfile(room.inbox / "01_s1.zip", tmp_path / "in/a.zip")
+    grader = grading.Grader(room.rules, str(room.folder / "test"), tmp_path / "out")
+    (failed,) = grader.grade(tmp_path / "in")
+    assert failed.error == "stopped: it takes longer" and failed.results == 0
+    monkeypatch.setattr(measuring, "_run", here)
+    (result,) = grader.grade(tmp_path / "in")
+    assert not result.error and result.table
+
+
 def test_table_for_the_office_holds_no_formula(room, marked):
     with (room.folder / "marks/marks.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
