@@ -28,6 +28,7 @@ def here(capsys):
 def test_a_saved_page_is_3600_clean_pixels_with_text_and_sidecar(here, dataset, tmp_path, monkeypatch):
     log = tmp_path / "log.txt"
     monkeypatch.setenv("SRKIT_FIGURE_LOG", str(log))
+    monkeypatch.setitem(settings.CHECKS, "merge", False)
     trainer = Trainer(models.create("srcnn", 2, channels=(4, 4)), dataset, CONFIG)
     trainer.fit(progress=False)
     trainer.change(mse=2.0)
@@ -41,6 +42,7 @@ def test_a_saved_page_is_3600_clean_pixels_with_text_and_sidecar(here, dataset, 
     picture, facts = Image.open(path), json.loads(path.with_suffix(".json").read_text())
     assert picture.size == (3600, 3600) and round(picture.info["dpi"][0]) == 300
     assert json.loads(picture.info["student"]) == facts["student"] == {"name": "Ada", "id": "1815", "email": ""}
+    assert json.loads(picture.info["checks"])["merge"] is facts["checks"]["merge"] is False
     assert facts["lesson"] == picture.info["lesson"] == "03" and facts["profile"] == "quick"
     assert facts["model"]["name"] == "srcnn" and facts["model"]["step"] == 1
     assert facts["weights_sha256"] == weights_sha256(trainer.result.state_dict())

@@ -18,7 +18,7 @@ from torch import nn
 from srkit.figures.pages import DPI
 from srkit.metrics import Table
 from srkit.models.pretrained import weights_sha256
-from srkit.settings import Setup, atomic_write
+from srkit.settings import CHECKS, Setup, atomic_write
 from srkit.training import Trainer
 
 Subject = Trainer | nn.Module
@@ -32,7 +32,7 @@ def save(
     """Write figures/LESSON_NAME.png at 300 dpi with its provenance, and show it at a readable width.
 
     The PNG's text chunks and the JSON file beside it say who made it, in which lesson, from which weights, pictures
-    and loss, with which measurements and versions.
+    and loss, with which measurements and versions, and which of the lesson's checks had passed.
 
     Args:
         fig: e.g. from `grid`, `comparison` or `curves`; a page becomes exactly 3600 x 3600 pixels.
@@ -70,6 +70,7 @@ def provenance(here: Setup, trainer: Subjects = None, table: Tables = None) -> d
         "lesson": here.lesson,
         "profile": here.profile.name,
         "student": asdict(here.student),
+        "checks": dict(CHECKS),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "srkit": version("srkit")},
     }
     if isinstance(trainer, Mapping):

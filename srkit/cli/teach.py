@@ -1,0 +1,103 @@
+"""The commands of a class: handout, submit, grade, contest."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from srkit.course import grading, handout, inbox, packing, reports, rules
+from srkit.settings import SRKitError, lock, root
+
+
+@dataclass
+class Handout:
+    """Write what students get into a new folder: lessons without solutions, an assignment to fill in, its rules."""
+
+    # The new folder.
+    folder: Positional[Path]
+    # Lessons by number, e.g. --lessons 03 04; the assignment alone if none is named.
+    lessons: tuple[str, ...] = ()
+    # The rules; an example to change if not given.
+    rules: Path | None = None
+
+    def __call__(self) -> None:
+        for path in handout.handout(self.folder, self.lessons, self.rules):
+            print(path)
+
+
+@dataclass
+class Submit:
+    """Check what you hand in, as marking will, and pack it: ID_lastname_firstname.zip.
+
+    In the folder lie info.py, filled in, model.py, train.py, an executed notebook, and figures/ with the JSON files.
+    """
+
+    # The checkpoint of your network, e.g. runs/assignment/best.pt.
+    checkpoint: Positional[Path]
+    # Where the rest lies, and where the zip goes.
+    folder: Path = Path()
+    # The rules; contest.toml in the folder if not given.
+    rules: Path | None = None
+    # Executed notebooks that lie elsewhere; those in the folder if none is named.
+    notebooks: tuple[Path, ...] = ()
+
+    def __call__(self) -> int:
+        contest = rules.read(self.rules or self.folder / "contest.toml")
+        packed = packing.pack(self.checkpoint, self.folder, contest, self.notebooks)
+        print(f"{contest.validation}: {packed.table.psnr:.2f} dB at x{contest.scale}, {packed.parameters:,} parameters")
+        print(f"marked: the weights, on test pictures ({contest.results:g}), and these files ({contest.code:g}): "
+              f"{', '.join(packed.files)}")  # fmt: skip
+        for problem in packed.problems:
+            print(f"srkit: {problem}", file=sys.stderr)
+        print(packed.path or "nothing was packed: put that right first")
+        return 0 if packed.path else 2
+
+
+@dataclass
+class Grade:
+    """Measure every submission in a folder anew, without running students' code, and mark it.
+
+    Writes OUT/index.html with a page per student, marks.csv, junit.xml, and results.json for Gradescope. Interrupted,
+    it goes on.
+    """
+
+    # Zips, or folders with a manifest.json, at any depth; or one of these.
+    folder: Positional[Path]
+    # The contest.toml that was handed out.
+    rules: Path
+    # The test pictures: a name that `srkit data` lists, or a folder.
+    data: str
+    # Where the report goes; runs/marks-FOLDER if not given.
+    out: Path | None = None
+    # When the platform received them: a CSV with the columns file (or id) and time; or submission_metadata.json.
+    times: Path | None = None
+    # Run students' own model.py, where the rules say own_network, in bubblewrap.
+    run_code: bool = False
+    # Run it without bubblewrap: only in a container made for it.
+    no_sandbox: bool = False
+
+    def graded(self, kind: str) -> tuple[list[grading.Result], grading.Grader]:
+        """Every submission's result."""
+        contest = rules.read(self.rules)
+        if contest.own_network and not self.run_code:
+            raise SRKitError(f"{self.rules} lets students define the network: give --run-code to run their code")
+        inbox.find(self.folder)  # an empty folder is said before anything is read
+        times = inbox.read_times(self.times) if self.times else None
+        out = self.out or root() / "runs" / f"{kind}-{self.folder.resolve().name}"
+        with lock(out / "measured", wait=False):
+            grader = grading.Grader(contest, self.data, out, not self.no_sandbox)
+            return grader.grade(self.folder, times), grader
+
+    def __call__(self) -> None:
+        print(reports.write(*self.graded("marks")))
+
+
+@dataclass
+class Contest(Grade):
+    """Measure every submission in a folder, as `srkit grade`, and write the standings alone: OUT/standings.html."""
+
+    def __call__(self) -> None:
+        print(reports.write_standings(*self.graded("contest")))
