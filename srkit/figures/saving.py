@@ -69,7 +69,8 @@ def save(
 @contextmanager
 def _unsigned(fig: Figure) -> Iterator[None]:
     """Within it, NOT SIGNED stands across the figure's foot."""
-    mark = fig.text(0.5, 0, "NOT SIGNED", ha="center", va="bottom", size=36, weight="bold", color=ACCENT, alpha=0.6)
+    text, style = "     ".join(["NOT SIGNED"] * 4), {"size": 24, "weight": "bold", "color": ACCENT, "alpha": 0.6}
+    mark = fig.text(0.5, 0.002, text, ha="center", va="bottom", **style)
     mark.set_in_layout(False)
     try:
         yield
