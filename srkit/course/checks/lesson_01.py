@@ -42,6 +42,15 @@ degrade = Check(
         "it is not antialiased, so that fine stripes become coarse ones: antialias=True": lambda high, scale: _degrade(
             high, scale, antialias=False
         ),
+        "it is neither antialiased nor rounded: antialias=True, then round to 256 levels": lambda high, scale: (
+            F.interpolate(high[None], scale_factor=1 / scale, mode="bicubic")[0]
+        ),
+        "LR is neither clamped nor rounded: bicubic overshoots, and a file has 256 levels": lambda high, scale: (
+            F.interpolate(high[None], scale_factor=1 / scale, mode="bicubic", antialias=True)[0]
+        ),
+        'this is the mean over squares of pixels: F.interpolate with mode="bicubic"': lambda high, scale: (
+            (F.avg_pool2d(high, scale) * 255).round() / 255
+        ),
         'this is bilinear: mode="bicubic"': lambda high, scale: _degrade(high, scale, "bilinear"),
         "it takes every scale-th pixel and leaves out the others: average them, by F.interpolate": lambda high, scale: (
             (high[:, ::scale, ::scale] * 255).round() / 255
@@ -75,8 +84,8 @@ def _scenes(generator: torch.Generator) -> list[tuple]:
         order = torch.randperm(pictures, generator=generator)
         return [f"scene {number}" for number in numbers[order].tolist()], count
 
-    # The first one by hand: the second picture of a scene comes last.
-    return [(["cat", "cup", "bike", "cat"], 1), cases(9, 4, 3), cases(12, 8, 5), (["cup", "bike", "cat"], 2)]
+    # Two by hand: the second picture of a scene comes last; a scene goes on after another has begun.
+    return [(["cat", "cup", "bike", "cat"], 1), (["cat", "cup", "cat", "bike"], 3), cases(9, 4, 3), cases(12, 8, 5)]
 
 
 def _by_picture(scenes: Sequence[str], count: int) -> tuple[list[int], list[int]]:
@@ -87,6 +96,11 @@ def _count_of_scenes(scenes: Sequence[str], count: int) -> tuple[list[int], list
     chosen = list(dict.fromkeys(scenes))[:count]
     test = [i for i, scene in enumerate(scenes) if scene in chosen]
     return [i for i in range(len(scenes)) if i not in test], test
+
+
+def _scene_by_scene(scenes: Sequence[str], count: int) -> tuple[list[int], list[int]]:
+    train, test = _split(scenes, count)
+    return train, sorted(test, key=lambda i: list(scenes).index(scenes[i]))
 
 
 split = Check(
@@ -101,6 +115,7 @@ split = Check(
         ),
         "`count` is of pictures, not of scenes: stop as soon as test has that many": _count_of_scenes,
         "train and test are the wrong way round": lambda scenes, count: _split(scenes, count)[::-1],
+        "the numbers of test are not in ascending order: sort them": _scene_by_scene,
         "it returns the scenes' names: return the pictures' numbers": lambda scenes, count: tuple(
             [scenes[i] for i in side] for side in _split(scenes, count)
         ),
@@ -261,6 +276,12 @@ psnr = Check(
         "this is the natural logarithm: log10": lambda output, high: _psnr(output, high) * math.log(10),
         "the sign is wrong: a smaller error is a larger PSNR": lambda output, high: -_psnr(output, high),
         "the peak of values from 0 to 1 is 1, not 255": lambda output, high: _psnr(output, high) + 20 * math.log10(255),
+        "the peak of values from 0 to 1 is 1, not 255; and average the PSNR of each picture": lambda output, high: (
+            10 * (255**2 / (output - high).square().mean()).log10()
+        ),
+        "the squares are summed, not averaged: mean": lambda output, high: (
+            -10 * (output - high).square().sum((1, 2, 3)).log10()
+        ).mean(),
         "these are absolute differences: square them": lambda output, high: (
             -10 * (output - high).abs().mean((1, 2, 3)).log10()
         ).mean(),

@@ -163,9 +163,12 @@ SRCNN = Check(
     {
         "the padding is missing, it makes the picture smaller (a 9-5-5 by 16): padding=k // 2": _Unpadded,
         "too much padding, it makes the picture larger: k // 2 on each side": _WidePadding,
-        "there is a ReLU behind the last layer: where it is black, no gradient comes back": _LastReLU,
+        "the output is never below 0: no ReLU or clamp behind the last layer, it would stop the gradient": _LastReLU,
         "the two ReLUs are missing: three layers without them are one filter": _NoReLU,
         "the second ReLU is missing": _OneReLU,
+        "kernels and channels are always 9-5-5 and 64, 32: take the arguments": lambda kernels, channels: _SRCNN(
+            (9, 5, 5), (64, 32)
+        ),
         "it adds its input to its output: that is VDSR, two years later": _Residual,
         "there is a sigmoid at the end: SRCNN ends with the convolution": _Sigmoid,
     },
