@@ -144,12 +144,14 @@ class _Eager(_Pairs):
 
 class _Swapped(_Pairs):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return super().__getitem__(index)[::-1]
+        low, high = super().__getitem__(index)
+        return high, low
 
 
 class _HighTwice(_Pairs):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return (super().__getitem__(index)[1],) * 2
+        _, high = super().__getitem__(index)
+        return high, high
 
 
 class _First(_Pairs):
@@ -174,8 +176,9 @@ def _items(kind: Callable) -> Callable:
 
         dataset = kind(list(range(len(pictures))), read, scale)
         early = len(asked)
-        first = dataset[0] if dataset is not None and dataset is not ... else None
-        return None if first is None else [len(dataset), early, *(dataset[i] for i in range(len(pictures)))]
+        if dataset is ... or dataset[0] is None:
+            return None
+        return [len(dataset), early, *(dataset[i] for i in range(len(pictures)))]
 
     return items
 
