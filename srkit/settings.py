@@ -17,11 +17,13 @@ from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
+from types import EllipsisType
 from uuid import uuid4
 
 import torch
 
 CHECKS: dict[str, bool] = {}  # whether each check of a lesson that was called found the student's own answer right
+PREDICTIONS: dict[str, Prediction] = {}  # what a student expected of the lesson's numbers, by name
 DEVICES = ("auto", "cpu", "cuda", "mps")
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that cannot lock
 PRECISIONS = ("fp32", "auto", "bf16", "fp16")
@@ -192,6 +194,35 @@ def data_folder() -> Path:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """A number or a word that a student expected, with an error bar, and what was measured."""
+
+    value: float | str
+    within: float | None = None
+    measured: float | str | None = None
+
+    @property
+    def right(self) -> bool:
+        """Whether it was measured and lies within the error bar."""
+        if isinstance(self.value, str) or isinstance(self.measured, str) or self.measured is None:
+            return self.value == self.measured
+        return abs(self.measured - self.value) <= self.bar * (1 + 1e-9)  # 0.3 - 0.2 is a little more than 0.1
+
+    @property
+    def bar(self) -> float:
+        """How far the number may be off."""
+        return 0.0 if isinstance(self.value, str) else abs(self.value) / 10 if self.within is None else self.within
+
+    @property
+    def words(self) -> str:
+        return self.value if isinstance(self.value, str) else f"{_short(self.value)} ± {_short(self.bar)}"
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+@dataclass(frozen=True)
 class Setup:
     """What a lesson works with: its number, the profile, the device, the student and two folders."""
 
@@ -201,6 +232,48 @@ class Setup:
     student: Student
     runs: Path = field(default_factory=lambda: root() / "runs")
     figures: Path = field(default_factory=lambda: root() / "figures")
+
+    def predict(self, name: str, value: float | str | EllipsisType, within: float | None = None) -> None:
+        """Say what will come out, before the cell that tells.
+
+        Args:
+            name: of what `measured` will tell, e.g. "dB after 500 steps".
+            value: a number, or a word where the question is which one; `...` is no prediction yet.
+            within: your error bar, in the number's unit; a tenth of the number if not given.
+        """
+        known = PREDICTIONS.get(name)
+        if value is ...:
+            print(f"{name}: no prediction yet: put yours in place of the ...")
+        elif known and known.measured is not None:
+            print(f"{name}: measured before, {_short(known.measured)}: a prediction comes first")
+        else:
+            number = value if isinstance(value, str) else float(value)
+            PREDICTIONS[name] = Prediction(number, None if isinstance(number, str) else within)
+            print(f"{name}: you predict {PREDICTIONS[name].words}")
+
+    def measured(self, name: str, value: float | str) -> None:
+        """Tell what came out, and how near the prediction of this name was, if there is one."""
+        found = value if isinstance(value, str) else float(value)
+        if name not in PREDICTIONS:
+            print(f"{name}: {_short(found)}")
+            return
+        known = PREDICTIONS[name] = replace(PREDICTIONS[name], measured=found)
+        print(f"{name}: {_short(found)}; you predicted {known.words}: {'right' if known.right else 'not so'}")
+
+    def summary(self) -> None:
+        """Print what the student wrote, predicted and exported in this lesson; figures' sidecars carry it, too."""
+        own = [name for name, right in CHECKS.items() if right]
+        others = [name for name, right in CHECKS.items() if not right]
+        told = [one for one in PREDICTIONS.values() if one.measured is not None]
+        lines = [f"{len(own)} of {len(CHECKS)} checks: {', '.join(own) or 'none yet'}"]
+        lines += [f"srkit's own in place of {', '.join(others)}"] if others else []
+        print("written  ", "; ".join(lines))
+        print(f"predicted {sum(one.right for one in told)} of {len(told)} within your own error bar")
+        for name, one in PREDICTIONS.items():
+            told_now = "not measured yet" if one.measured is None else f"measured {_short(one.measured)}"
+            print(f"          {name}: predicted {one.words}, {told_now}")
+        pages = sorted(path.name for path in self.figures.glob(f"{self.lesson}_*.png"))
+        print(f"exported  {', '.join(pages) or 'nothing yet'}" + ("" if self.student.name else "; NOT SIGNED"))
 
 
 def setup(lesson: str, student: Student | None = None, profile: str | None = None) -> Setup:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,22 @@ def test_a_saved_page_is_3600_clean_pixels_with_text_and_sidecar(here, dataset, 
     second_row = np.asarray(picture.convert("L")).astype(int)[2200:2300, 600:1100]  # beside frame and inset
     changes = np.flatnonzero(np.abs(np.diff(second_row[np.abs(np.diff(second_row)).sum(1).argmax()])) > 128)
     assert len(changes) > 10 and len(set(np.diff(changes))) == 1  # every pixel a square of whole pixels
+
+
+def test_a_page_without_a_name_says_so_and_its_sidecar_what_the_student_wrote_and_predicted(here):
+    settings.CHECKS.clear(), settings.PREDICTIONS.clear()
+    settings.CHECKS["psnr"] = True
+    here.predict("dB", 30.0, within=1)
+    here.measured("dB", 30.5)
+    page = figures.Page()
+    feet = []
+    for student in (here.student, settings.Student()):
+        path = figures.save(page, "empty", replace(here, student=student))
+        feet.append(np.asarray(Image.open(path).convert("L"))[3400:])
+    assert feet[0].min() == 255 and (feet[1] < 255).mean() > 0.02 and not page.texts
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert facts["checks"] == {"psnr": True}
+    assert facts["predictions"]["dB"] == {"value": 30.0, "within": 1, "measured": 30.5, "right": True}
 
 
 def test_provenance_of_several_models(here, dataset):

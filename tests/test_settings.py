@@ -53,6 +53,37 @@ def test_folders_and_setup(tmp_path, monkeypatch, capsys):
     assert settings.data_folder() == tmp_path / "elsewhere"
 
 
+def test_predictions_come_first_and_are_scored_by_their_own_error_bar(tmp_path, capsys):
+    settings.CHECKS.clear(), settings.PREDICTIONS.clear()
+    settings.CHECKS.update(degrade=True, psnr=False)
+    here = settings.setup("01", settings.Student("Ada"), "quick")
+    here.predict("not yet", ...)
+    here.predict("dB", 28.4, within=0.5)
+    here.predict("pixels", 100)
+    here.predict("best", "bicubic")
+    here.predict("never told", 1)
+    capsys.readouterr()
+    here.measured("not yet", 3.0)
+    here.measured("dB", torch.tensor(28.8))
+    here.measured("pixels", 111)
+    here.measured("best", "bicubic")
+    here.predict("dB", 28.8)  # too late
+    here.predict("dB", ...)
+    assert settings.PREDICTIONS["dB"].value == 28.4
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["not yet: 3", "dB: 28.8; you predicted 28.4 ± 0.5: right"]
+    assert told[2].endswith("you predicted 100 ± 10: not so") and "comes first" in told[4]
+    here.figures.mkdir()
+    for name in ("01_b.png", "02_a.png", "01_b.json"):
+        (here.figures / name).touch()
+    here.summary()
+    told = capsys.readouterr().out
+    assert "1 of 2 checks: degrade; srkit's own in place of psnr" in told and "2 of 3 within" in told
+    assert "never told: predicted 1 ± 0.1, not measured yet" in told and "exported  01_b.png\n" in told
+    settings.setup("01").summary()
+    assert "NOT SIGNED" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------------------------- files that matter
 
 

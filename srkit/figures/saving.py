@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -15,10 +16,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from srkit.figures.pages import DPI
+from srkit.figures.pages import ACCENT, DPI
 from srkit.metrics import Table
 from srkit.models.pretrained import weights_sha256
-from srkit.settings import CHECKS, Setup, atomic_write
+from srkit.settings import CHECKS, PREDICTIONS, Setup, atomic_write
 from srkit.training import Trainer
 
 Subject = Trainer | nn.Module
@@ -32,7 +33,8 @@ def save(
     """Write figures/LESSON_NAME.png at 300 dpi with its provenance, and show it at a readable width.
 
     The PNG's text chunks and the JSON file beside it say who made it, in which lesson, from which weights, pictures
-    and loss, with which measurements and versions, and which of the lesson's checks had passed.
+    and loss, with which measurements and versions, and what the student had written and predicted. Across the foot of
+    a page whose student has no name stands NOT SIGNED.
 
     Args:
         fig: e.g. from `grid`, `comparison` or `curves`; a page becomes exactly 3600 x 3600 pixels.
@@ -48,7 +50,7 @@ def save(
     path = here.figures / f"{here.lesson}_{name}.png"
     facts = {**provenance(here, trainer, table), "shown": getattr(fig, "scores", [])}
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    with atomic_write(path) as draft:
+    with _unsigned(fig) if not here.student.name else nullcontext(), atomic_write(path) as draft:
         fig.savefig(draft, dpi=DPI, metadata=text)
     with atomic_write(path.with_suffix(".json")) as draft:
         draft.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -64,6 +66,18 @@ def save(
     return path
 
 
+@contextmanager
+def _unsigned(fig: Figure) -> Iterator[None]:
+    """Within it, NOT SIGNED stands across the figure's foot."""
+    text, style = "     ".join(["NOT SIGNED"] * 4), {"size": 24, "weight": "bold", "color": ACCENT, "alpha": 0.6}
+    mark = fig.text(0.5, 0.002, text, ha="center", va="bottom", **style)
+    mark.set_in_layout(False)
+    try:
+        yield
+    finally:
+        mark.remove()
+
+
 def provenance(here: Setup, trainer: Subjects = None, table: Tables = None) -> dict[str, Any]:
     """The facts behind a figure, as plain words and numbers; of several models each under "models"."""
     facts: dict[str, Any] = {
@@ -71,6 +85,7 @@ def provenance(here: Setup, trainer: Subjects = None, table: Tables = None) -> d
         "profile": here.profile.name,
         "student": asdict(here.student),
         "checks": dict(CHECKS),
+        "predictions": {name: asdict(one) | {"right": one.right} for name, one in PREDICTIONS.items()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "srkit": version("srkit")},
     }
     if isinstance(trainer, Mapping):

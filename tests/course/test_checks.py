@@ -74,6 +74,18 @@ def test_any_other_wrong_answer_is_told_what_is_wrong_with_it(answer, words):
     assert words in average.complaint(answer)
 
 
+def test_a_wrong_part_of_several_answers_is_named_in_a_short_line():
+    def both(pictures):
+        return torch.stack(pictures), [len(pictures)]
+
+    check = Check("both", both, lambda generator: [([torch.rand(4, 4, generator=generator)] * n,) for n in (1, 2)])
+    line = check.complaint(lambda pictures: (torch.stack(pictures, 1), [len(pictures)]))
+    assert line == "of what it returns, number 1: it returns the shape (4, 1, 4), expected is (1, 4, 4)"
+    line = check.complaint(lambda pictures: (torch.stack(pictures), [len(pictures) + 1]))
+    assert line == "of what it returns, number 2: for [a tensor (4, 4)] it gives [2], expected is [1]"
+    assert "expected are 2 things" in check.complaint(torch.stack)
+
+
 class Small(nn.Module):
     def __init__(self, padding=1):
         super().__init__()

@@ -7,6 +7,9 @@ not, so that nobody is stuck. A wrong answer is compared with wrong answers that
 """
 
 from srkit.course.checks.check import Check, module
+from srkit.course.checks.lesson_01 import Pairs, collate, degrade, psnr, split, ssim
+from srkit.course.checks.lesson_02 import SRCNN, convolve, identity, parameters, receptive_field, sharpen
 from srkit.course.checks.lesson_10 import merge
 
-__all__ = ["Check", "merge", "module"]
+__all__ = ["SRCNN", "Check", "Pairs", "collate", "convolve", "degrade", "identity", "merge", "module", "parameters",
+           "psnr", "receptive_field", "sharpen", "split", "ssim"]  # fmt: skip

@@ -124,6 +124,11 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _difference(case: tuple, found: Any, expected: Any) -> str:
+    if isinstance(expected, tuple | list) and any(isinstance(one, Tensor) for one in expected):
+        if not isinstance(found, tuple | list) or len(found) != len(expected):
+            return f"it returns {_short((found,))}, expected are {len(expected)} things"
+        index = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if not _same(*pair))
+        return f"of what it returns, number {index + 1}: {_difference(case, found[index], expected[index])}"
     if isinstance(expected, Tensor) and getattr(found, "shape", None) != expected.shape:
         kind = f"the shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
         return f"it returns {kind}, expected is {tuple(expected.shape)}"
@@ -142,6 +147,8 @@ def _short(values: tuple) -> str:
             texts.append(f"a tensor {tuple(value.shape)}")
         elif isinstance(value, Tensor):
             texts.append(str([round(number, 4) for number in value.flatten().tolist()]))
+        elif isinstance(value, tuple | list):
+            texts.append(f"[{_short(tuple(value))}]")
         else:
             texts.append(f"{value:.4g}" if isinstance(value, float) else str(value))
     return ", ".join(texts)

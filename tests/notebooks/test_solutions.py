@@ -1,0 +1,109 @@
+"""Every lesson as students leave it: stubs untouched, the solutions in their place, and a wrong answer in each.
+
+notebooks/solutions/NN.md has a heading `## name` for each stub, and one Python block that takes its place.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from srkit.course import checks, lessons
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SOLVED = {path: next(NOTEBOOKS.glob(f"{path.stem}_*.ipynb")) for path in sorted((NOTEBOOKS / "solutions").glob("*.md"))}
+each_lesson = pytest.mark.parametrize("lesson", [path.stem for path in SOLVED.values()])
+
+
+def solutions(path: Path) -> dict[str, str]:
+    """Name of a stub → the source that takes its place."""
+    return dict(re.findall(r"^## (\w+)\n.*?^```python\n(.*?)^```", path.read_text("utf-8"), re.M | re.S))
+
+
+def stubs(notebook: nbformat.NotebookNode) -> list[str]:
+    """What the lesson hands in to a check, in its order."""
+    cells = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return [name for name, check in re.findall(r"^(\w+) = checks\.(\w+)\(", cells, re.M) if name == check]
+
+
+def fill(notebook: nbformat.NotebookNode, sources: Mapping[str, str]) -> None:
+    """Put sources where the functions and classes of these names are defined."""
+    left = dict(sources)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code" and not cell.source.startswith("%")):
+        for node in ast.parse(re.sub(r"^[%!].*$", "pass", cell.source, flags=re.M)).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in left:
+                lines = cell.source.splitlines()
+                lines[node.lineno - 1 : node.end_lineno] = left.pop(node.name).rstrip().splitlines()
+                cell.source = "\n".join(lines)
+                break
+    assert not left, f"no stubs of these names: {', '.join(left)}"
+
+
+def first_mistake(name: str) -> str:
+    return f"{name} = next(iter(checks.{name}.mistakes.values()))"
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory) -> dict[tuple[str, str], str]:
+    """(lesson, how it was left) → all that its cells printed."""
+    found = {}
+    for kind in ("untouched", "solved", "wrong"):
+        folder = tmp_path_factory.mktemp(kind)
+        for answers, path in SOLVED.items():
+            notebook = nbformat.read(path, as_version=4)
+            wrong = {name: first_mistake(name) for name in stubs(notebook)}
+            fill(notebook, {"untouched": {}, "solved": solutions(answers), "wrong": wrong}[kind])
+            nbformat.write(notebook, folder / path.name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SRKIT_ROOT", str(folder))
+            patch.delenv("SRKIT_WEIGHTS", raising=False)
+            results = lessons.run(sorted(folder.glob("*.ipynb")), "quick", out=folder / "out", offline=True)
+        for result in results:
+            assert result.error is None, f"{result.lesson}, {kind}: {result.error}"
+            cells = json.loads(result.page.with_suffix(".ipynb").read_text("utf-8"))["cells"]
+            outputs = [output for cell in cells for output in cell.get("outputs", [])]
+            found[result.lesson, kind] = "".join("".join(output.get("text", "")) for output in outputs)
+    return found
+
+
+@each_lesson
+def test_each_stub_has_its_solution_and_its_check(lesson):
+    path = NOTEBOOKS / f"{lesson}.ipynb"
+    answers = next(answers for answers, notebook in SOLVED.items() if notebook == path)
+    names = stubs(nbformat.read(path, as_version=4))
+    assert list(solutions(answers)) == names and 5 <= len(names) <= 8
+    assert all(getattr(checks, name).mistakes for name in names)
+
+
+@pytest.mark.slow
+@each_lesson
+def test_stubs_untouched_run_through_and_count_nothing(lesson, printed):
+    names = stubs(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+    told = printed[lesson, "untouched"]
+    assert all(f"{name}: not written yet: srkit's own is used" in told for name in names)
+    assert f"0 of {len(names)} checks" in told
+
+
+@pytest.mark.slow
+@each_lesson
+def test_solutions_are_all_right_and_used(lesson, printed):
+    names = stubs(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+    told = printed[lesson, "solved"]
+    assert all(f"{name}: right, yours is used" in told for name in names)
+    assert f"{len(names)} of {len(names)} checks" in told
+
+
+@pytest.mark.slow
+@each_lesson
+def test_a_wrong_answer_in_each_stub_is_told_what_is_wrong(lesson, printed):
+    names = stubs(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+    told = printed[lesson, "wrong"]
+    for name in names:
+        assert f"{name}: {next(iter(getattr(checks, name).mistakes))}: srkit's own is used" in told
+    assert f"0 of {len(names)} checks" in told
