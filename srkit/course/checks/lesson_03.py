@@ -114,6 +114,9 @@ paper_loss = Check(
     _pairs,
     {
         "this is the mean: sum() over the pixels": lambda output, high: (output - high).square().mean(),
+        "this is the plain sum: / 2, and / len(output), the number of patches": lambda output, high: (
+            (output - high).square().sum()
+        ),
         "the half is missing: / 2": lambda output, high: 2 * _paper_loss(output, high),
         "it grows with the batch: divide by len(output), the number of patches": lambda output, high: (
             _paper_loss(output, high) * len(output)
@@ -218,6 +221,9 @@ cosine = Check(
         ),
         "it falls along a straight line: 1 - step / steps is not a cosine": lambda step, steps, warmup: (
             _rising(step, warmup) * (1 - step / steps)
+        ),
+        "the cosine falls from step 0 on: the product of both": lambda step, steps, warmup: (
+            _rising(step, warmup) * (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup))) / 2
         ),
         "math.cos takes radians: math.pi, not 180": lambda step, steps, warmup: (
             _rising(step, warmup) * (1 + math.cos(180 * step / steps)) / 2
