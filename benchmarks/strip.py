@@ -30,7 +30,8 @@ def run(options: Options) -> tuple[Facts, str]:
     """Three pictures in a row, 12 inches wide."""
     model = models.load(f"{NETWORK}-x{SCALE}")
     high = crop_to_multiple(dict(load_dataset("bundled", "all"))[PICTURE], SCALE)
-    low, facts = degrade(high, SCALE), {"command": "python -m benchmarks.strip", "picture": PICTURE}
+    low = degrade(high, SCALE)
+    facts: Facts = {"command": "python -m benchmarks.strip", "picture": PICTURE}
     fig = Figure(figsize=(12, 4.4), layout="constrained")
     methods = {"bicubic": models.create("bicubic", SCALE), f"{NETWORK}-x{SCALE}": model}
     for ax, name in zip(fig.subplots(1, 3), [*methods, "ground truth"], strict=True):

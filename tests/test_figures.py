@@ -134,6 +134,7 @@ def test_curves_one_graph_a_quantity_with_units():
     assert [ax.get_title() for ax in fig.axes] == ["MSE", "relu2_2", "PSNR", "1 / PSNR, x2"]
     assert fig.axes[2].get_ylabel() == "PSNR on luma / dB" and fig.axes[0].get_xlabel() == "step"
     assert [line.get_label() for line in fig.axes[0].lines][:2] == ["training", "validation"]
+    assert [text.get_text() for text in fig.axes[2].get_legend().get_texts()] == ["validation"]  # a line alone, too
     assert [line.get_xdata()[0] for line in fig.axes[0].lines if line.get_linestyle() == ":"] == [12]
     values = fig.axes[1].lines[0].get_ydata()
     assert [math.isnan(value) for value in values] == [10 < step < 20 for step in range(1, 30)]  # the line is broken

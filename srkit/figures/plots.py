@@ -79,7 +79,7 @@ def curves(histories: History | Mapping[str, History], names: Sequence[str]) -> 
         _draw_graph(ax, graph, several)
         for step in moved:
             ax.axvline(step, color="grey", linestyle=":", linewidth=1)
-        if len(several) == 1 and len(ax.get_legend_handles_labels()[0]) > 1:
+        if len(several) == 1 and ax.get_legend_handles_labels()[0]:  # a line alone, too: training or validation?
             ax.legend(frameon=False)
     if len(several) > 1:  # one legend for all graphs, above them: in them it would lie on the lines
         lines = {str(line.get_label()): line for ax in fig.axes for line in ax.get_legend_handles_labels()[0]}

@@ -9,7 +9,12 @@ not, so that nobody is stuck. A wrong answer is compared with wrong answers that
 from srkit.course.checks.check import Check, module
 from srkit.course.checks.lesson_01 import Pairs, collate, degrade, psnr, split, ssim
 from srkit.course.checks.lesson_02 import SRCNN, convolve, identity, parameters, receptive_field, sharpen
+from srkit.course.checks.lesson_03 import charbonnier, cosine, moving_average, paper_loss, train
+from srkit.course.checks.lesson_03_saving import load_training, save_training
+from srkit.course.checks.lesson_05 import Dilated, Residual, TwoOutputs, inverse_psnr, multiply_adds, with_skip
 from srkit.course.checks.lesson_10 import merge
 
-__all__ = ["SRCNN", "Check", "Pairs", "collate", "convolve", "degrade", "identity", "merge", "module", "parameters",
-           "psnr", "receptive_field", "sharpen", "split", "ssim"]  # fmt: skip
+__all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "charbonnier", "collate",
+           "convolve", "cosine", "degrade", "identity", "inverse_psnr", "load_training", "merge", "module",
+           "moving_average", "multiply_adds", "paper_loss", "parameters", "psnr", "receptive_field",
+           "save_training", "sharpen", "split", "ssim", "train", "with_skip"]  # fmt: skip
