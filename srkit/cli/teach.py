@@ -35,7 +35,7 @@ class Submit:
     In the folder lie info.py, filled in, model.py, train.py, an executed notebook, and figures/ with the JSON files.
     """
 
-    # The checkpoint of your network, e.g. runs/assignment/best.pt.
+    # The checkpoint of your network, e.g. runs/assignment/last.pt.
     checkpoint: Positional[Path]
     # Where the rest lies, and where the zip goes.
     folder: Path = Path()

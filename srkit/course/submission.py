@@ -91,9 +91,9 @@ def read_info(folder: Path) -> dict[str, Any]:
     found = dict(WHO)
     try:
         tree = ast.parse((folder / "info.py").read_bytes()[:10_000])
-        for line in tree.body:
-            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-                found[line.targets[0].id] = ast.literal_eval(line.value)
+        for line in (line for line in tree.body if isinstance(line, ast.Assign)):
+            value = ast.literal_eval(line.value)
+            found |= {target.id: value for target in line.targets if isinstance(target, ast.Name)}
     except FileNotFoundError:
         raise SRKitError("no info.py: fill in the one that was handed out") from None
     except (SyntaxError, ValueError, UnicodeDecodeError, RecursionError, MemoryError):

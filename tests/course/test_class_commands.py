@@ -31,18 +31,18 @@ def test_from_handing_out_to_a_mark(tmp_path):
     assert command("-m", "srkit", "handout", given, cwd=tmp_path)[0] == 0
     path = given / "train.py"
     path.write_text(path.read_text().replace("steps=200", "steps=3"))
-    status, said = command("-m", "srkit", "submit", "runs/assignment/best.pt", cwd=given)
+    status, said = command("-m", "srkit", "submit", "runs/assignment/last.pt", cwd=given)
     assert status == 2 and "no such file" in said
     for name, value in {"ID": "s1", "FIRST_NAME": "Ada", "LAST_NAME": "Lovelace"}.items():
         text = (given / "info.py").read_text()
         (given / "info.py").write_text(re.sub(f'^{name} = ""', f'{name} = "{value}"', text, flags=re.MULTILINE))
     assert command("train.py", cwd=given)[0] == 0
-    status, said = command("-m", "srkit", "submit", "runs/assignment/best.pt", cwd=given)
+    status, said = command("-m", "srkit", "submit", "runs/assignment/last.pt", cwd=given)
     assert status == 2 and "DECLARATION is not True" in said and "no notebook" in said and not list(given.glob("*.zip"))
     (given / "info.py").write_text((given / "info.py").read_text().replace("DECLARATION = False", "DECLARATION = True"))
     cell = {"cell_type": "code", "execution_count": 1, "outputs": [], "source": ["1"]}
     (given / "work.ipynb").write_text(json.dumps({"cells": [cell]}))
-    status, said = command("-m", "srkit", "submit", "runs/assignment/best.pt", cwd=given)
+    status, said = command("-m", "srkit", "submit", "runs/assignment/last.pt", cwd=given)
     assert status == 0 and "6,064 parameters" in said, said
     (given / "s1_Lovelace_Ada.zip").rename(inbox / "s1_Lovelace_Ada.zip")
     for name in ("grade", "contest"):

@@ -17,14 +17,15 @@ from classroom import DEADLINE, Class, Plan
 from conftest import photograph
 
 from srkit import cli, models
-from srkit.course import copies, grading, handout, inbox, measuring, reports, rules, submission
+from srkit.course import copies, grading, handout, inbox, measuring, packing, reports, rules, submission
 from srkit.course.grading import Result
 from srkit.course.rules import Rules
 from srkit.data import ImageDataset
 from srkit.data.images import resize, to_uint8
 from srkit.inference import SelfEnsemble
 from srkit.metrics import Row, Table, evaluate
-from srkit.settings import SRKitError
+from srkit.settings import SRKitError, Student
+from srkit.training import TrainConfig, Trainer
 
 HANDFUL = [
     *[Plan("honest")] * 2,
@@ -315,6 +316,27 @@ def test_own_code_is_refused_unless_asked_for(tmp_path, capsys, monkeypatch):
         measuring.measure(
             own_network(tmp_path / "a", ""), [torch.zeros(3, 9, 9).byte()], Rules(scale=2, own_network=True)
         )
+
+
+def test_own_network_is_handed_in_and_marked(room, tmp_path, monkeypatch):
+    import runpy
+
+    monkeypatch.setattr(measuring, "_run", here)
+    contest = replace(room.rules, own_network=True, notebook=False, checks=())
+    (tmp_path / "model.py").write_text(OWN.format(""))
+    (tmp_path / "info.py").write_text('ID = "o1"\nFIRST_NAME = LAST_NAME = "Own"\nDECLARATION = True')
+    network = runpy.run_path(str(tmp_path / "model.py"))["network"]()
+    config = TrainConfig(steps=2, batch_size=2, patch_size=24, device="cpu", precision="fp32")
+    student = Student("Own Own", "o1")
+    trainer = Trainer(network, room.dataset, config, out=tmp_path / "run", student=student)
+    trainer.fit(progress=False)
+    room.figure(tmp_path, student, trainer.result)
+    packed = packing.pack(tmp_path / "run/last.pt", tmp_path, contest, out=tmp_path / "inbox")
+    assert packed.problems == [] and packed.path and packed.parameters == 336
+    grader = grading.Grader(contest, str(room.folder / "test"), tmp_path / "out", sandboxed=False)
+    (result,) = grader.grade(tmp_path / "inbox")
+    assert result.code == 40 and result.parameters == 336 and reports.remarks(result) == []
+    assert "without a sandbox" in reports.overview([result], grader, {result.file: ""})
 
 
 @pytest.mark.slow
