@@ -30,7 +30,7 @@ LONGEST_SIDE = {".jpg": 65_500, ".jpeg": 65_500, ".webp": 16_383, ".gif": 65_535
 MOST_PIXELS = 178_956_970  # that are read: with this many Pillow, too, takes a file for a bomb
 MOST_ACROSS = 1_000_000  # as libpng has it: a longer side is no photograph's
 PNG_LEVEL = 4  # of 0 to 9
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at half as many, from every thread
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file the error says; from every thread
 
 
 def check_scale(scale: int) -> int:
