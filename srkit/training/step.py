@@ -232,12 +232,11 @@ class Stepper:
                 raise self.no_number(name)
 
     def check_numbers(self) -> None:
-        """Whether losses and weights are numbers still: one wait for the device.
+        """Whether the weights are numbers still: one wait for the device.
 
         Raises:
             SRKitError: one is not; the message names the last good checkpoint.
         """
-        self.flush()
         weights = [value for network in self.networks() for value in network.state_dict().values()]
         if not torch.stack([value.isfinite().all() for value in weights]).all():
             raise self.no_number("a weight")

@@ -191,13 +191,14 @@ class Trainer(Stepper):
         """
         if self.out is None:
             raise SRKitError("this Trainer has no folder to save to: give it out=…")
-        self.check_numbers()
+        self.flush()
         self._write("last.pt", keep=self.out / "previous.pt")
         if self.validation is None:
             self._write("best.pt")
         return self.out / "last.pt"
 
     def _write(self, name: str, keep: Path | None = None) -> None:
+        self.check_numbers()
         if self.out and self.processes.is_main:
             checkpoint.save(self.state(), self.out / name, keep)
         self.processes.wait()  # whoever ended before it stands would have the launcher end the writer

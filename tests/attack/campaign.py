@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import resource
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 from unittest import mock
 
 import torch
@@ -94,6 +96,13 @@ def command(*words: object) -> int:
     assert "\x1b" not in out.getvalue() + err.getvalue(), "a terminal escape was printed"
     assert status in (0, 2) and (status == 0 or err.getvalue().count("\n") == 1), f"{status}: {err.getvalue()}"
     return status
+
+
+def processes() -> Callable[..., Any]:
+    """What makes processes that can be killed: forked from one that has imported all, and runs no threads."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.warm"])
+    return context.Process
 
 
 def pictures(random: Random, count: int = 4, side: int = 24) -> list[Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import multiprocessing
 import os
 import socket
 import socketserver
@@ -27,7 +26,7 @@ from srkit.data import downloads, pictures
 from srkit.data.downloads import File, fetch_file
 from srkit.data.sources import FILES, SOURCES, Source
 
-from .campaign import Campaign, spoilt
+from .campaign import Campaign, processes, spoilt
 
 LIMIT = 3  # seconds that a small download may take here; a student's may take ten minutes
 COUNT = 60  # pictures of the set
@@ -306,8 +305,7 @@ def _fetch(content: bytes, url: str, data: str, pause: float) -> None:
 def parallel(count: int, random: Random, folder: Path) -> Campaign:
     """Three processes fetch the same set at the same time; each must have all of it."""
     campaign, content = Campaign("parallel downloads (3 processes each)"), _zipped(MEMBERS)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    process = processes()
 
     def slowly(write: Write) -> None:
         answer = _answer(content)
@@ -318,11 +316,11 @@ def parallel(count: int, random: Random, folder: Path) -> Campaign:
     with server({"slowly": slowly}) as url:
         for trial in range(count):
             arguments = (content, f"{url}/0/toy.zip", str(folder / str(trial)))
-            three = [context.Process(target=_fetch, args=(*arguments, random.random() / 20)) for _ in range(3)]
-            for process in three:
-                process.start()
-            for number, process in enumerate(three):
-                process.join(60)
-                campaign.check(f"process {number} of trial {trial}", process.exitcode == 0)
-                process.kill()
+            three = [process(target=_fetch, args=(*arguments, random.random() / 20)) for _ in range(3)]
+            for one in three:
+                one.start()
+            for number, one in enumerate(three):
+                one.join(60)
+                campaign.check(f"process {number} of trial {trial}", one.exitcode == 0)
+                one.kill()
     return campaign

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError
 from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer, checkpoint, history, optim
 
-from .campaign import Campaign, dataset
+from .campaign import Campaign, dataset, processes
 
 SETTINGS: dict[str, Any] = {"steps": 20, "batch_size": 4, "patch_size": 16, "warmup": 3, "log_freq": 3, "val_freq": 7}
 SETTINGS |= {"save_freq": 1, "device": "cpu", "precision": "fp32", "ema": 0.9}
@@ -71,16 +70,10 @@ def train(kind: str, out: str, resume: bool = True) -> None:
         raise SystemExit(2) from None
 
 
-def _processes() -> Callable[..., Any]:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context.Process
-
-
 def _damaged(folder: Path) -> list[str]:
     """Which of the checkpoints in a folder cannot be read."""
     bad = []
-    for path in folder.glob("*.pt"):
+    for path in folder.glob("[!.]*.pt"):  # not the draft that a kill left
         try:
             checkpoint.load(path)
         except SRKitError as error:
@@ -91,7 +84,7 @@ def _damaged(folder: Path) -> list[str]:
 
 def kills(count: int, random: Random, folder: Path, kind: str = "mse") -> Campaign:
     """Kill a training at random moments, go on, kill it again; at its end it equals the one that nobody killed."""
-    campaign, process = Campaign(f"kills in {kind.upper()} with resume"), _processes()
+    campaign, process = Campaign(f"kills in {kind.upper()} with resume"), processes()
     seconds = []
     for _ in range(2):  # the first pays for the imports
         start = time.monotonic()
@@ -119,7 +112,7 @@ def kills(count: int, random: Random, folder: Path, kind: str = "mse") -> Campai
 
 def two(count: int, random: Random, folder: Path) -> Campaign:
     """A second training in the folder of one that goes on is refused; the first is unharmed, and so is every read."""
-    campaign, process = Campaign("two trainings in one folder"), _processes()
+    campaign, process = Campaign("two trainings in one folder"), processes()
     whole = process(target=train, args=("mse", str(folder / "whole")))
     whole.start(), whole.join()
     expected, reads, damaged = result(checkpoint.load(folder / "whole" / "last.pt")), 0, []
@@ -134,7 +127,7 @@ def two(count: int, random: Random, folder: Path) -> Campaign:
         second.start()
         while first.is_alive() or second.is_alive():
             damaged += _damaged(out)
-            reads += len(list(out.glob("*.pt")))
+            reads += len(list(out.glob("[!.]*.pt")))
         first.join(), second.join()
         # On a machine so slow that the first has ended before the second began, that one finds nothing left to do.
         late = second.exitcode == 0 and (out / "last.pt").exists()

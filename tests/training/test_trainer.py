@@ -285,6 +285,17 @@ def test_nan_at_the_last_step_is_said_without_a_folder_too(dataset):
             assert step < 3
 
 
+def test_a_validation_of_weights_that_are_no_numbers_is_not_the_best(dataset, tmp_path):
+    subject = trainer(dataset, 9, tmp_path, dataset)
+    next(subject)
+    subject.model.reconstruct.bias.data.fill_(float("nan"))
+    subject.best = float("-inf")
+    subject.score = lambda row: 30.0
+    with pytest.raises(SRKitError, match="no longer a number"):
+        subject.validate()
+    assert not (tmp_path / "best.pt").exists()
+
+
 @pytest.mark.parametrize("place", ["batch", "validate", "state"])
 def test_memory_that_runs_out_elsewhere_is_one_line(place, dataset, tmp_path, monkeypatch):
     def full(*_):
