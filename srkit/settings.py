@@ -48,6 +48,11 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> SRKitError:
     return SRKitError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(known)}")
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would obey, for words that come from a stranger's file."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 # ---------------------------------------------------------------------------------- profiles
 
 
@@ -303,6 +308,20 @@ def setup(lesson: str, student: Student | None = None, profile: str | None = Non
 
 
 @contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Within it, a disk that is full or a folder that refuses is one line.
+
+    Raises:
+        SRKitError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise SRKitError(f"could not write {path} ({reason}): free some space, or choose another folder") from error
+
+
+@contextmanager
 def atomic_write(path: str | Path, keep: str | Path | None = None) -> Iterator[Path]:
     """A file appears under its name when it is complete, or not at all:
 
@@ -323,20 +342,18 @@ def atomic_write(path: str | Path, keep: str | Path | None = None) -> Iterator[P
     path = Path(path)
     draft = path.with_name(f".{uuid4().hex[:12]}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield draft
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():  # both names at once: at every moment a whole file has the first
-            with atomic_write(keep) as second:
-                try:
-                    os.link(path, second)
-                except OSError:  # Google Drive and some USB sticks know no links
-                    shutil.copyfile(path, second)
-        os.replace(draft, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise SRKitError(f"could not write {path} ({reason}): free some space, or choose another folder") from error
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield draft
+            with draft.open("rb+") as file:
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():  # both names at once: at every moment a whole file has the first
+                with atomic_write(keep) as second:
+                    try:
+                        os.link(path, second)
+                    except OSError:  # Google Drive and some USB sticks know no links
+                        shutil.copyfile(path, second)
+            os.replace(draft, path)
     finally:
         with suppress(OSError):
             draft.unlink()

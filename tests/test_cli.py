@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from srkit.cli.train import Pictures, Train
 from srkit.cli.use import facts
 from srkit.data.images import read, write
 from srkit.models import pretrained
-from srkit.training import GANConfig, TrainConfig
+from srkit.training import GANConfig, TrainConfig, checkpoint
 
 SMALL = ["--steps", 4, "--patch-size", 24, "--batch-size", 2, "--device", "cpu", "--log-freq", 2]
 RANDOM = ["--feature-weights", "random"]
@@ -251,6 +253,36 @@ def test_lists_of_data_sets_and_of_pretrained_networks(call):
     cards = json.loads(call("inspect", "--json")[1])
     assert json.loads(call("inspect", "srcnn915-x3", "--json")[1]) == cards["srcnn915-x3"]
     assert "needs timm" in next(line for line in call("inspect")[1].splitlines() if "superresnet-clip" in line)
+
+
+def test_inspect_prints_no_terminal_escapes_and_downloads_nothing(call, trained, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a download")
+
+    monkeypatch.setattr("srkit.models.features.fetch_file", refuse)
+    state = checkpoint.load(trained / "last.pt")
+    model = models.create("superresnet-vgg", feature_weights="random")
+    config = {**model.config, "feature_weights": "imagenet", "name": "\x1b[2Jnew"}
+    own = {"model_config": config, "model": model.state_dict(), "ema": {}}
+    path = checkpoint.save({**state, **own}, tmp_path / "last.pt")
+    status, out, err = call("inspect", path)
+    assert status == 0 and "\\x1b[2Jnew" in out and "\x1b" not in out and "260160" in out, err
+
+
+def test_a_folder_is_found_from_everywhere(call, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(pictures.parent)
+    assert call("train", "srcnn915", "--data", pictures.name, "--out", tmp_path / "out", *SMALL, "--steps", 1)[0] == 0
+    monkeypatch.chdir(tmp_path)
+    status, _, err = call("resume", "out/last.pt", "--steps", 2)
+    assert status == 0, err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-m", "srkit", "data"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and "No space left" in ended.stderr
 
 
 # ---------------------------------------------------------------------------------- help and mistakes

@@ -21,7 +21,7 @@ from srkit.cli.teach import Contest, Grade, Handout, Submit
 from srkit.cli.train import Compare, Pictures, Resume, Train
 from srkit.cli.upscale import Upscale
 from srkit.cli.use import Data, Evaluate, Export, Inspect, Run
-from srkit.settings import SRKitError, unknown
+from srkit.settings import SRKitError, printable, unknown
 from srkit.training import GANConfig
 from srkit.training.devices import check_alone
 
@@ -103,11 +103,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = parse(words[0], words[1:])
         if not isinstance(command, Train | Resume):
             check_alone(f"srkit {words[0]}")
-        return command() or 0
+        status = command() or 0
+        sys.stdout.flush()  # now, while a full disk can still be told of
+        return status
     except KeyboardInterrupt:
         return 130
-    except (SRKitError, OSError) as error:  # OSError: a folder without permission, a full disk
+    except (SRKitError, OSError, MemoryError) as error:  # OSError: a folder without permission, a full disk
+        _drop_output(error)
+        if isinstance(error, MemoryError):
+            error = "out of memory: close other programs, or take smaller pictures or a smaller network"
         if os.environ.get("RANK", "0") != "0":
             time.sleep(3)  # the first process says the same: then the launcher ends this one meanwhile
-        print(f"srkit: {error}", file=sys.stderr)
+        print(printable(f"srkit: {error}"), file=sys.stderr)
         return 2
+
+
+def _drop_output(error: BaseException) -> None:
+    """What could not be printed, to a full disk or to `| head`, Python would try to print again at its end."""
+    if isinstance(error, OSError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

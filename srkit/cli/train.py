@@ -16,7 +16,8 @@ from srkit import metrics, models
 from srkit.cli.use import load
 from srkit.data import ImageDataset, load_dataset, sources
 from srkit.models import SuperResNet
-from srkit.settings import SRKitError, Student, choose_device, root, unknown
+from srkit.models.files import damage_of
+from srkit.settings import SRKitError, Student, choose_device, lock, root, unknown
 from srkit.training import GANConfig, TrainConfig, Trainer, checkpoint, compare, devices, resuming
 
 SAME_NAMES = arg(name="")  # a nested dataclass whose flags carry no prefix
@@ -125,7 +126,7 @@ class Train:
         out = self.out or root() / "runs" / f"{self.model}-x{model.scale}-{Path(self.pictures.data).name}"
         if (out / "last.pt").exists():
             raise SRKitError(f"{out} holds a training already: srkit resume {out / 'last.pt'}, or choose another --out")
-        out.mkdir(parents=True, exist_ok=True)  # what forbids it is said now, not at the first step
+        lock(out, wait=False).release()  # what forbids writing there is said now, not at the first step
         return out
 
 
@@ -149,7 +150,8 @@ class Resume:
             return TrainConfig()
         state = checkpoint.load(self.checkpoint)
         kind = resuming.KINDS.get(state["trainer"], Trainer)
-        return kind.config_class(**{**state["config"], "loss": state["weights"], "lr": state["settings"]["lr"]})
+        with damage_of(self.checkpoint):
+            return kind.config_class(**{**state["config"], "loss": state["weights"], "lr": state["settings"]["lr"]})
 
     def __call__(self) -> int:
         before, now = vars(self.settings()), vars(self.config)

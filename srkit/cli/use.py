@@ -13,9 +13,10 @@ from srkit import inference, metrics, models
 from srkit.cli.upscale import Output, default, load
 from srkit.course import lessons
 from srkit.data import ImageDataset, images, load_dataset, sources
-from srkit.models import convert, pretrained
-from srkit.settings import choose_device
-from srkit.training import History, gan
+from srkit.models import convert, presets, pretrained
+from srkit.models.files import damage_of
+from srkit.settings import choose_device, printable
+from srkit.training import History, checkpoint, gan
 
 
 @dataclass
@@ -63,9 +64,13 @@ class Inspect:
     json: bool = False
 
     def __call__(self) -> None:
-        cards = {name: pretrained.card(name) for name in pretrained.names()}
-        found = facts(self.checkpoint) if self.checkpoint else cards
-        print(json.dumps(found, indent=2) if self.json else _tree(found) if self.checkpoint else _table(cards))
+        with damage_of(self.checkpoint or pretrained.FOLDER):
+            if self.checkpoint:
+                found, text = facts(self.checkpoint), _tree
+            else:
+                found, text = {name: pretrained.card(name) for name in pretrained.names()}, _table
+            printed = json.dumps(found, indent=2) if self.json else text(found)
+        print(printable(printed))
 
 
 @dataclass
@@ -116,16 +121,17 @@ class Evaluate:
     def pictures(self) -> ImageDataset:
         """The pictures to measure on; never by default those that the checkpoint was trained on."""
         state = {} if self.model in (*images.KERNELS, *pretrained.names()) else pretrained.read(self.model)
-        own = state["dataset"] if pretrained.is_checkpoint(state) else {}
-        if own and Path(own["source"]).resolve() != Path(self.data).resolve():
-            own = {}
-        counts = {name: own[name] for name in ("train", "val", "test", "seed") if own}
-        split = self.split
-        if split == "auto":
-            has = sources.split(self.data, **counts)
-            named = own or self.data in sources.SOURCES
-            split = "test" if named and has.test else "val" if own and has.val else "all"
-        return load_dataset(self.data, split, **counts)
+        with damage_of(self.model):
+            own = state["dataset"] if pretrained.is_checkpoint(state) else {}
+            if own and Path(own["source"]).resolve() != Path(self.data).resolve():
+                own = {}
+            counts = {name: own[name] for name in ("train", "val", "test", "seed") if own}
+            split = self.split
+            if split == "auto":
+                has = sources.split(self.data, **counts)
+                named = own or self.data in sources.SOURCES
+                split = "test" if named and has.test else "val" if own and has.val else "all"
+            return load_dataset(self.data, split, **counts)
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -136,8 +142,9 @@ def facts(name: str) -> dict[str, Any]:
     """
     if name in pretrained.names():
         return pretrained.card(name)
-    model, state = models.load(name), pretrained.read(name)
-    own = pretrained.is_checkpoint(state)
+    state = pretrained.read(name)
+    own = pretrained.is_checkpoint(state, name)
+    model = _shown(checkpoint.load(name)) if own else models.load(name)
     trainable, frozen = models.count(model)
     config = dict(getattr(model, "config", {}))
     found = {
@@ -146,11 +153,19 @@ def facts(name: str) -> dict[str, Any]:
         "architecture": config,
         "parameters": trainable,
         "frozen parameters": frozen,
-        "features": model.describe() if isinstance(model, models.SuperResNet) else "",
         "scale": model.scale,
         "weights_sha256": pretrained.weights_sha256(model.state_dict()),
     }
     return {**found, **_training(state)} if own else found
+
+
+def _shown(state: dict[str, Any]) -> Any:
+    """A checkpoint's model, to look at: what it reads of a frozen network is made at random, not downloaded."""
+    config, weights = state["model_config"], state["ema"] or state["model"]
+    if not config.get("features"):
+        return models.fill(config, weights)
+    model = models.build(models.bounded({**config, "feature_weights": "random"}))
+    return presets.label(model, config=config)
 
 
 def _training(state: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +185,7 @@ def _training(state: dict[str, Any]) -> dict[str, Any]:
         "weights": "average (EMA)" if state["ema"] else "last step's",
     }
     if "discriminator" in state:
-        found["discriminator"] = models.count_parameters(models.build(state["discriminator"]["config"]))
+        found["discriminator"] = models.count_parameters(models.build(models.bounded(state["discriminator"]["config"])))
         found["diagnosis"] = gan.diagnose(history)
     return found
 

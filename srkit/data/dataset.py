@@ -253,7 +253,9 @@ def load_dataset(
     Raises:
         SRKitError: an unknown source or split, no pictures, one that cannot be read, more than the memory holds.
     """
-    config: dict[str, Any] = {"source": str(source), "split": split, "size": size}
+    known = isinstance(source, str) and source in sources.SOURCES  # else a folder: one finds it from everywhere
+    where = source if known else Path(source).expanduser().resolve()
+    config: dict[str, Any] = {"source": str(where), "split": split, "size": size}
     config |= {"train": train, "val": val, "test": test, "seed": seed}
     if warp is not None:
         config["warp"] = warp

@@ -6,12 +6,14 @@ Whoever asks for a file that another process is fetching waits for it.
 from __future__ import annotations
 
 import os
+import queue
 import shutil
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from srkit.settings import SRKitError, lock
 
@@ -35,18 +37,17 @@ class Unavailable(SRKitError):
     """A file, or a data set, that no place has as it should be."""
 
 
-def fetch_file(file: File, folder: Path, mirror: str | Path | None = None, otherwise: str = "") -> Path:
+def fetch_file(file: File, folder: Path, otherwise: str = "") -> Path:
     """One file, e.g. a network's weights, in `folder` with the right hash; downloaded if it is not yet.
 
     Args:
         file: what it is.
         folder: where to; made if need be.
-        mirror: as in `sources.pictures`.
         otherwise: what else one could do, to end the error's advice with.
 
     Raises:
         Unavailable: it cannot be had, or has the wrong hash everywhere.
-        SRKitError: the mirror is none, or the folder cannot be written.
+        SRKitError: SRKIT_MIRROR is no mirror, or the folder cannot be written.
         OSError: the disk is full.
     """
     import pooch
@@ -57,7 +58,7 @@ def fetch_file(file: File, folder: Path, mirror: str | Path | None = None, other
     kind, value = file.hash.split(":")
     if target.is_file() and pooch.file_hash(str(target), kind) == value:
         return target  # also from a folder that may only be read
-    places, load = _places(file, mirror), partial(_download, file=file)
+    places, load = _places(file), partial(_download, file=file)
     pooch.get_logger().setLevel("WARNING")
     with lock(folder):
         for place in places:
@@ -75,14 +76,14 @@ def fetch_file(file: File, folder: Path, mirror: str | Path | None = None, other
             except ValueError:
                 reason = "wrong hash"
             tried.append(f"{place} ({reason})")
-    advice = f"Get it on another machine and put it into {folder}, or give its folder with mirror=… or SRKIT_MIRROR=…"
+    advice = f"Get it on another machine and put it into {folder}, or give its folder with SRKIT_MIRROR=…"
     advice += f"; or {otherwise}" if otherwise else ""
     raise Unavailable(f"{file.name}: could not be had. {advice}. Tried: {', '.join(tried)}")
 
 
-def _places(file: File, mirror: str | Path | None) -> list[str]:
-    """Where a file may be had: from the mirror first, then at its addresses."""
-    base = os.path.expanduser(mirror or os.environ.get("SRKIT_MIRROR", "")).rstrip("/")
+def _places(file: File) -> list[str]:
+    """Where a file may be had: from the mirror that the environment names first, then at its addresses."""
+    base = os.path.expanduser(os.environ.get("SRKIT_MIRROR", "")).rstrip("/")
     if base and not base.startswith(("http://", "https://")) and not Path(base).is_dir():
         raise SRKitError(f"{base}: the mirror is no folder and no http:// or https:// address")
     return [f"{base}/{file.name}", *file.urls] if base else list(file.urls)
@@ -99,8 +100,9 @@ def _download(place: str, draft: str, _pooch: object, file: File) -> None:
     end = time.monotonic() + AT_LEAST + PER_MEGABYTE * file.megabytes
     # "identity": a server that packs a .tgz once more in transit would change its hash
     headers = {"Accept-Encoding": "identity"}
+    ask = partial(requests.get, place, stream=True, timeout=(10, 60), headers=headers)
     with (
-        requests.get(place, stream=True, timeout=(10, 60), headers=headers) as response,
+        _until(end, ask) as response,
         open(draft, "wb") as out,
         tqdm(desc=file.name, total=1e6 * file.megabytes, unit="B", unit_scale=True, disable=file.megabytes < 2) as bar,
     ):
@@ -111,3 +113,27 @@ def _download(place: str, draft: str, _pooch: object, file: File) -> None:
                 raise Unavailable("far larger than it should be")
             if time.monotonic() > end:
                 raise Unavailable("too slow")
+
+
+def _until(end: float, call: Callable[[], Any]) -> Any:
+    """What a call returns by that time of `time.monotonic`; a server may drip its headers one letter a minute.
+
+    Raises:
+        Unavailable: it has not returned by then; what the call raises.
+    """
+    answers: queue.Queue = queue.Queue()
+
+    def answer() -> None:
+        try:
+            answers.put((call(), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    threading.Thread(target=answer, daemon=True).start()  # one of an executor would hold Python up at its end
+    try:
+        found, error = answers.get(timeout=max(0, end - time.monotonic()))
+    except queue.Empty:
+        raise Unavailable("too slow") from None
+    if error:
+        raise error
+    return found

@@ -35,7 +35,7 @@ LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535, "AVIF": 65_536, "
 SUFFIXES = frozenset(FORMATS)
 MOST_PIXELS = 178_956_970  # that are read: with this many Pillow, too, takes a file for a bomb
 MOST_ACROSS = 1_000_000  # as libpng has it: a longer side is no photograph's
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # at half as many, from every thread
+warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file the error says; from every thread
 
 
 def check_scale(scale: int) -> int:

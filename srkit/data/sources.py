@@ -7,6 +7,7 @@ fetching waits for it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import shutil
@@ -14,13 +15,14 @@ import tarfile
 import tomllib
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from random import Random
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from srkit.data import images
@@ -51,6 +53,7 @@ class Source:
     fixed: Sequence[Sequence[str]] = ()
 
 
+GROWS = 20  # times as large as an archive what it holds may be: pictures are packed already
 _KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 FILES = {name: File(name, **entry) for name, entry in _KNOWN["files"].items()}
 SOURCES = {name: Source(name, **entry) for name, entry in _KNOWN["sets"].items()}
@@ -70,22 +73,23 @@ def listing() -> list[dict[str, Any]]:
 # ---------------------------------------------------------------------------------- pictures
 
 
-def pictures(source: str | Path, mirror: str | Path | None = None) -> list[Path]:
+def pictures(source: str | Path) -> list[Path]:
     """The picture files of a data set, in natural order (t2 before t10).
 
     Args:
         source: a name in SOURCES, downloaded when it is not here yet (into `settings.data_folder()`), or a folder
             of your own, searched with its subfolders; hidden files are left out. A folder that has the
             name of a data set is given as a Path or as "./name".
-        mirror: a folder or an http(s) address that holds the data set's files under their own names; tried first.
-            Default: the environment's SRKIT_MIRROR.
+
+    The environment's SRKIT_MIRROR may name a folder or an http(s) address that holds the data sets' files under their
+    own names; it is tried first.
 
     Raises:
         SRKitError: unknown name, no folder or one without pictures, no network, wrong hash.
         OSError: the disk is full.
     """
     if isinstance(source, str) and source in SOURCES:
-        return _known(SOURCES[source], mirror)
+        return _known(SOURCES[source])
     folder = Path(source).expanduser()
     if not folder.is_dir():
         raise SRKitError(f"{unknown('data set', source, SOURCES)}; and there is no such folder")
@@ -95,7 +99,7 @@ def pictures(source: str | Path, mirror: str | Path | None = None) -> list[Path]
     return found
 
 
-def _known(source: Source, mirror: str | Path | None) -> list[Path]:
+def _known(source: Source) -> list[Path]:
     """The pictures of a data set, fetched if need be."""
     if source.name == "bundled":  # scikit-image's own: found, not imported, which would take a second
         skimage = find_spec("skimage")
@@ -105,14 +109,14 @@ def _known(source: Source, mirror: str | Path | None) -> list[Path]:
     else:
         folder = data_folder() / source.name
         if not folder.exists():
-            _fetch(source, folder, mirror)
+            _fetch(source, folder)
         found, advice = _listed(folder), "move it away, and it is fetched again"
     if len(found) != source.count:
         raise SRKitError(f"{folder}: {len(found)} pictures, not the {source.count} of {source.name}: {advice}")
     return found
 
 
-def _fetch(source: Source, folder: Path, mirror: str | Path | None) -> None:
+def _fetch(source: Source, folder: Path) -> None:
     """Make `folder` hold the whole data set, trying its ways in turn; a second process waits and finds it done."""
     partial, failed = folder.with_name(f".{source.name}.partial"), []
     otherwise = f'see {source.page}; or use "bundled" or a folder of your own'
@@ -122,7 +126,7 @@ def _fetch(source: Source, folder: Path, mirror: str | Path | None) -> None:
             partial.mkdir(parents=True)
             try:
                 for name in way["files"]:
-                    archive = fetch_file(FILES[name], folder.parent / "downloads", mirror, otherwise)
+                    archive = fetch_file(FILES[name], folder.parent / "downloads", otherwise)
                     _unpack(archive, way["unpack"], partial)
                 if (found := len(_listed(partial))) != source.count:
                     raise Unavailable(f"{archive}: holds {found} pictures, not {source.count}; {otherwise}")
@@ -137,17 +141,35 @@ def _fetch(source: Source, folder: Path, mirror: str | Path | None) -> None:
 
 
 def _unpack(archive: Path, patterns: Sequence[str], folder: Path) -> None:
-    """Take the members that match out of a zip or tar. Python lets neither write outside of the folder."""
+    """Take the members that match out of a zip or tar. Python lets neither write outside of the folder.
+
+    Raises:
+        Unavailable: it is damaged, or a bomb.
+        OSError: the disk is full.
+    """
+    most = GROWS * archive.stat().st_size + 10**8
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as packed:
-                packed.extractall(folder, [name for name in packed.namelist() if _matches(Path(name), patterns)])
+                names = [member.filename for member in _bounded(packed.infolist(), "file_size", most)]
+                packed.extractall(folder, [name for name in names if _matches(Path(name), patterns)])
         else:
             with tarfile.open(archive) as packed:
-                members = [member for member in packed if member.isfile() and _matches(Path(member.name), patterns)]
-                packed.extractall(folder, members, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile) as error:
-        raise SRKitError(f"{archive}: not unpacked ({error})") from None
+                files = [member for member in _bounded(packed, "size", most) if member.isfile()]
+                packed.extractall(folder, [one for one in files if _matches(Path(one.name), patterns)], filter="data")
+    except Exception as error:  # a damaged archive can raise nearly everything
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Unavailable(f"{archive}: not unpacked ({shorten(str(error), 200) or type(error).__name__})") from None
+
+
+def _bounded(members: Iterable[Any], size: str, most: int) -> Iterator[Any]:
+    """What an archive holds, as long as it takes no more bytes than `most`: each is asked before the next is read."""
+    for member in members:
+        most -= getattr(member, size)
+        if most < 0:
+            raise Unavailable("it would grow without end")
+        yield member
 
 
 # ---------------------------------------------------------------------------------- what lies in a folder
@@ -174,7 +196,7 @@ def _matches(path: Path, patterns: Iterable[str]) -> bool:
 def _listed(folder: Path) -> list[Path]:
     """A data set's pictures; where it names them in trainval.txt (VOC), only these."""
     found = _in_folder(folder)
-    names = {name for path in folder.rglob("trainval.txt") for name in path.read_text().split()}
+    names = {name for path in folder.rglob("trainval.txt") for name in path.read_text(errors="replace").split()}
     return [path for path in found if path.stem in names] if names else found
 
 

@@ -108,7 +108,7 @@ def _draw_graph(ax: Axes, graph: Sequence[str], histories: Mapping[str, History]
             steps, values = history.series(f"val/{name}")
             if steps:
                 ax.plot(steps, values, "o--", color=color, label=plain(f"{label} validation".strip()), lw=1.6, ms=4)
-    ax.set(xlabel="step", ylabel=unit if alone or not pair else f"{unit} (dashed: {pair[1]})", title=title)
+    ax.set(xlabel="step", ylabel=unit if alone or not pair else f"{unit} (dashed: {pair[1]})", title=plain(title))
     if graph[0] in PROBABILITIES:
         ax.set_ylim(0, 1)
     elif term_of(graph[0]) not in ("dB", "lr"):

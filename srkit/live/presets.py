@@ -86,6 +86,6 @@ class Presets:
             for preset in own.values():
                 check_weights(preset)
             return own
-        except (OSError, ValueError, AttributeError, TypeError):
+        except Exception:  # what a file holds that an editor spoilt is not to be listed
             self.message = f"{self.path} is damaged: your own presets are left out, and saving one writes it anew"
             return {}

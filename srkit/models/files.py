@@ -6,7 +6,10 @@ import hashlib
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -40,6 +43,25 @@ def read(path: str | Path) -> Any:
             f"{path}: truncated, damaged, or no plain tensors, and srkit runs no code from a file: get it again, or "
             "use previous.pt beside it"
         ) from None
+
+
+@contextmanager
+def damage_of(path: object) -> Iterator[None]:
+    """Within it, whatever a file's content makes fail is said of the file.
+
+    Raises:
+        SRKitError: in place of nearly everything: what a stranger, or a broken disk, can write into a file is not to be
+            listed, so no list of checks would be whole.
+    """
+    try:
+        yield
+    except SRKitError as error:
+        raise SRKitError(str(error) if str(path) in str(error) else f"{path}: {error}") from error.__cause__
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        reason = shorten(f"{type(error).__name__}: {error}", 200)
+        raise SRKitError(f"{path}: damaged ({reason}): get it again, or use previous.pt beside it") from error
 
 
 def tensors_in(content: Any) -> dict[str, Tensor]:

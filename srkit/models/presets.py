@@ -176,7 +176,22 @@ def fill(config: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
     """The model of a config that may come from a file, with these weights: neither takes memory without end.
 
     Raises:
-        SRKitError: the config makes no model, or one with more than 200 million parameters; the weights do not fit it.
+        SRKitError: as `bounded`; or the weights do not fit the model.
+    """
+    model = build(bounded(config))
+    try:
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        reason = shorten(str(error).splitlines()[-1], 200)
+        raise SRKitError(f"the weights do not fit the {config['architecture']} of the config: {reason}") from None
+    return model
+
+
+def bounded(config: dict[str, Any]) -> dict[str, Any]:
+    """The config, if the model that it makes takes no memory without end.
+
+    Raises:
+        SRKitError: it makes no model, or one with more than 200 million parameters.
     """
     try:
         numbers = [x for value in config.values() for x in (value if isinstance(value, (list, tuple)) else [value])]
@@ -190,14 +205,8 @@ def fill(config: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
         raise SRKitError(f"the config makes no model ({type(error).__name__})") from None
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters > MOST_PARAMETERS:
-        raise SRKitError(f"the config asks for {parameters:,} parameters: more than {MOST_PARAMETERS:,} are not loaded")
-    model = build(config)
-    try:
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reason = shorten(str(error).splitlines()[-1], 200)
-        raise SRKitError(f"the weights do not fit the {config['architecture']} of the config: {reason}") from None
-    return model
+        raise SRKitError(f"the config asks for {parameters:,} parameters: more than {MOST_PARAMETERS:,} are not made")
+    return config
 
 
 def rebuild(model: nn.Module, **changes: Any) -> nn.Module:

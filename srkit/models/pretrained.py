@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,22 @@ from safetensors.torch import save
 from torch import nn
 
 from srkit.models.convert import convert
-from srkit.models.files import read, weights_sha256
+from srkit.models.files import damage_of, read, weights_sha256
 from srkit.models.presets import fill, label
 from srkit.settings import SRKitError, atomic_write, unknown
 
 FOLDER = Path(__file__).parents[1] / "weights"
 STAMP = "srkit checkpoint 2"  # what a checkpoint holds under "format"
+# The kinds of its fields; and what stands for those that are not in every file, so that older ones can still be read.
+FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("model_config", "config", "dataset", "weights", "settings", "optimizer", "random"), dict),
+    **{"trainer": str, "fingerprint": str, "step": int, "model": object},  # of "model" what is made of it says more
+}
+DEFAULTS: dict[str, Any] = {
+    **{"start": "", "student": {}, "validation": {}, "seconds": 0.0, "best": -math.inf},
+    **{"history": [], "moves": [], "ema": {}, "scaler": {}},
+}
+WORDS = ("model_config", "config", "dataset", "validation", "student", "weights", "settings")  # no tensors, not nested
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -39,7 +50,12 @@ def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     """
     if name not in names(folder):
         raise unknown("pretrained network", name, names(folder))
-    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    path = folder / f"{name}.json"
+    with damage_of(path):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
+            raise SRKitError("no card of a network: get it again")
+        return found
 
 
 def load(name_or_path: str | Path) -> nn.Module:
@@ -60,9 +76,8 @@ def load(name_or_path: str | Path) -> nn.Module:
     elif not path.is_file() and not path.suffix:
         raise SRKitError(f"{unknown('pretrained network', name_or_path, names())}; or give a file")
     content = read(path)
-    own = is_checkpoint(content, path)
-    try:
-        if own:
+    with damage_of(name_or_path):
+        if is_checkpoint(content, path):
             if not content.get("model_config"):
                 raise SRKitError("a model of your own: make it, then load_state_dict(torch.load(…)['model'])")
             model = fill(content["model_config"], content["ema"] or content["model"])
@@ -73,20 +88,37 @@ def load(name_or_path: str | Path) -> nn.Module:
                 raise SRKitError("other weights than the card beside it says: get both files again")
             return label(fill(facts["config"], content).eval(), pretrained=True)
         return convert(content)
-    except SRKitError as error:
-        raise SRKitError(f"{name_or_path}: {error}") from None
 
 
 def is_checkpoint(state: Any, path: str | Path = "this file") -> bool:
-    """Whether srkit wrote what `read` has read from `path`.
+    """Whether srkit wrote what `read` has read from `path`; fields that an older file may lack are filled in.
 
     Raises:
-        SRKitError: an older or a newer srkit wrote it.
+        SRKitError: an older or a newer srkit wrote it, or a field is of another kind than it should be.
     """
     form = state.get("format") if isinstance(state, dict) else None
     if isinstance(form, str) and form.startswith("srkit checkpoint") and form != STAMP:
         raise SRKitError(f"{path}: {form}, and this srkit reads {STAMP}: train again, or use the version that wrote it")
-    return form == STAMP
+    if form != STAMP:
+        return False
+    for name, default in DEFAULTS.items():
+        state[name] = type(default)(default) if state.get(name) is None else state[name]
+    kinds = FIELDS | {name: type(default) for name, default in DEFAULTS.items()}
+    for name in [name for name in kinds if name in state]:
+        whole = isinstance(state[name], kinds[name]) and (name not in WORDS or _plain(state[name]))
+        if not whole or (name == "step" and not 0 <= state[name] < 10**12):
+            raise SRKitError(f"{path}: {name!r} is damaged: get the file again, or use previous.pt beside it")
+    return True
+
+
+def _plain(value: Any, depth: int = 2) -> bool:
+    """Whether it is a word, a number, or a few of them: what can be printed without end is none."""
+    if isinstance(value, (list, tuple, dict)):
+        inside = [*value, *value.values()] if isinstance(value, dict) else value
+        return depth > 0 and len(inside) < 10_000 and all(_plain(one, depth - 1) for one in inside)
+    if isinstance(value, (str, int)):
+        return len(value) < 10_000 if isinstance(value, str) else abs(value) < 10**15
+    return value is None or isinstance(value, float)
 
 
 def publish(

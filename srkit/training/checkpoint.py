@@ -15,7 +15,8 @@ from torch import nn
 
 from srkit import models
 from srkit.models import pretrained
-from srkit.settings import SRKitError, atomic_write
+from srkit.models.files import damage_of
+from srkit.settings import SRKitError, atomic_write, writing
 
 
 def save(state: dict[str, Any], path: str | Path, keep: str | Path | None = None) -> Path:
@@ -43,10 +44,11 @@ def set_aside(folder: Path) -> Path | None:
         return None
     numbers = [int(path.name) for path in (folder / "replaced").glob("*") if path.name.isdecimal()]
     aside = folder / "replaced" / str(max(numbers, default=0) + 1)
-    aside.mkdir(parents=True)
-    for name in ("last.pt", "previous.pt", "best.pt", "history.jsonl"):
-        if (folder / name).exists():
-            os.replace(folder / name, aside / name)
+    with writing(aside):
+        aside.mkdir(parents=True)
+        for name in ("last.pt", "previous.pt", "best.pt", "history.jsonl"):
+            if (folder / name).exists():
+                os.replace(folder / name, aside / name)
     return aside
 
 
@@ -60,6 +62,8 @@ def load(path: str | Path) -> dict[str, Any]:
     state = pretrained.read(path)
     if not pretrained.is_checkpoint(state, path):
         raise SRKitError(f"{path}: a file of another program: srkit wrote no such checkpoint")
+    if missing := [name for name in pretrained.FIELDS if name not in state]:
+        raise SRKitError(f"{path}: {missing[0]!r} is missing: get it again, or use previous.pt beside it")
     return state
 
 
@@ -72,6 +76,5 @@ def load_discriminator(path: str | Path) -> nn.Module:
     state = load(path)
     if "discriminator" not in state:
         raise SRKitError(f"{path} holds no discriminator: give a GAN's checkpoint, or begin with a new one")
-    model = models.build(state["discriminator"]["config"])
-    model.load_state_dict(state["discriminator"]["weights"])
-    return model
+    with damage_of(path):
+        return models.fill(state["discriminator"]["config"], state["discriminator"]["weights"])

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from srkit.losses import WeightedLoss
 from srkit.settings import SRKitError
+
+LARGEST = 10**12  # whole number, so that seeds and steps stay within 64 bits
 
 
 @dataclass(frozen=True)
@@ -83,13 +87,36 @@ class TrainConfig:
         return replace(self, **found)
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if not _fits(value, hint):
+                raise SRKitError(f"{name} is {value!r:.80}: give {getattr(hint, '__name__', hint)}")
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise SRKitError(f"{name} is {value}: {LARGEST:,} is the largest")
         for name in ("steps", "batch_size", "patch_size", "log_freq", "val_freq", "save_freq"):
             if getattr(self, name) < 1:
                 raise SRKitError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("warmup", "num_epoch", "schedule_steps", "clip"):
+            if not (getattr(self, name) or 0) >= 0:
+                raise SRKitError(f"{name} is {getattr(self, name)}: it must be 0 or more")
         if not 0 < self.lr < math.inf:
             raise SRKitError(f"the learning rate is {self.lr}: it must be more than 0, e.g. 0.001")
         if not 0 <= self.ema < 1:
             raise SRKitError(f"ema is {self.ema}: a decay lies from 0 (no average) to just under 1, e.g. 0.999")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value, perhaps from a file, is of a field's type: int, float | None, dict[str, float], …"""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, one) for one in get_args(hint))
+    kind = get_origin(hint) or hint
+    if not isinstance(value, {int: Integral, float: Real, tuple: (tuple, list)}.get(kind, kind)):
+        return False
+    if kind is dict:
+        return all(_fits(name, str) and _fits(weight, float) for name, weight in value.items())
+    return kind is not tuple or all(isinstance(one, str) for one in value)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from srkit import losses, models
 from srkit.data import Batch, ImageDataset
 from srkit.losses import Adversarial, WeightedLoss, discriminator_loss
 from srkit.models import Discriminator, scales_of
+from srkit.models.files import damage_of
 from srkit.settings import SRKitError
+from srkit.training import optim
 from srkit.training.config import GANConfig
 from srkit.training.devices import check_alone
 from srkit.training.history import History
@@ -79,6 +81,10 @@ class GANTrainer(Trainer):
         self._output: Any = None
         with torch.no_grad():  # a patch that the discriminator cannot take is refused now, not later
             self.discriminator.eval()(torch.zeros(1, 3, config.patch_size, config.patch_size, device=self.device))
+
+    def networks(self) -> list[nn.Module]:
+        """What this training changes."""
+        return [self.model, self.discriminator]
 
     # ------------------------------------------------------------------------------ one step
 
@@ -151,10 +157,11 @@ class GANTrainer(Trainer):
         """
         try:
             self.discriminator.load_state_dict(state["discriminator"]["weights"])
-        except (KeyError, RuntimeError):
+        except (KeyError, TypeError, AttributeError, RuntimeError):
             raise SRKitError("the checkpoint holds another discriminator, or none: begin with its model") from None
         super().load_state(state)
-        self.discriminator_optimizer.load_state_dict(state["discriminator"]["optimizer"])
+        with damage_of("the checkpoint"):
+            optim.load(self.discriminator_optimizer, state["discriminator"]["optimizer"])
         return self
 
 
@@ -163,7 +170,7 @@ def new_discriminator(config: GANConfig) -> nn.Module:
     arguments = {"channels": config.discriminator, "size": config.discriminator_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return models.build({"name": "discriminator", "architecture": "Discriminator", **arguments})
+        return models.build(models.bounded({"name": "discriminator", "architecture": "Discriminator", **arguments}))
 
 
 def diagnose(history: History) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from srkit.settings import atomic_write
+from srkit.settings import SRKitError, atomic_write, writing
 from srkit.training.devices import Processes
 
 Row = dict[str, float]
@@ -83,8 +83,15 @@ class History:
             self.opened = True
 
     def restore(self, rows: Iterable[Row], moves: Iterable[Sequence]) -> None:
-        """Start again from a checkpoint's rows and moves: what came after them is dropped."""
-        self.rows, self.moves = list(rows), [Move(*move) for move in moves]
+        """Start again from a checkpoint's rows and moves: what came after them is dropped.
+
+        Raises:
+            SRKitError: a row that is none.
+        """
+        rows = list(rows)
+        if not all(isinstance(value, (int, float)) for row in rows for value in [row["step"], *row.values()]):
+            raise SRKitError("the history holds something else than numbers: get the file again")
+        self.rows, self.moves = rows, [Move(*move) for move in moves]
         if self.opened:
             self.open()
 
@@ -99,5 +106,5 @@ class History:
 
     def _append(self, line: dict) -> None:
         if self.path and self.opened:
-            with self.path.open("a") as file:
+            with writing(self.path), self.path.open("a") as file:
                 file.write(json.dumps(line) + "\n")

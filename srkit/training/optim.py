@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from srkit.settings import unknown
+from srkit.settings import SRKitError, unknown
 from srkit.training.config import TrainConfig
 
 
@@ -38,6 +40,25 @@ def schedule(config: TrainConfig, step: int, steps: int) -> float:
         return rising
     length = config.schedule_steps or steps
     return rising * 0.5 * (1 + math.cos(math.pi * min(step / length, 1)))
+
+
+def load(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimiser the averages that a checkpoint holds; its groups stay as the settings made them.
+
+    Raises:
+        SRKitError: it cannot take a step with them.
+    """
+    try:
+        averages = state["state"] if isinstance(state, dict) else None
+        if not isinstance(averages, dict) or not all(isinstance(one, dict) for one in averages.values()):
+            raise TypeError("no averages")
+        optimizer.load_state_dict({"state": averages, "param_groups": optimizer.state_dict()["param_groups"]})
+        trial = copy.deepcopy(optimizer)  # what each optimiser keeps is its own affair: whether it can go on, it shows
+        for parameter in (parameter for group in trial.param_groups for parameter in group["params"]):
+            parameter.grad = torch.zeros_like(parameter)
+        trial.step()
+    except Exception as error:
+        raise SRKitError(f"the checkpoint's optimiser is damaged ({type(error).__name__}): get it again") from error
 
 
 def set_learning_rate(optimizers: Iterable[Optimizer], rate: float) -> None:

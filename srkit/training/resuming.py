@@ -7,6 +7,7 @@ from typing import Any
 
 from srkit import models
 from srkit.data import load_dataset
+from srkit.models.files import damage_of
 from srkit.settings import SRKitError, Student
 from srkit.training import checkpoint
 from srkit.training.devices import main_first, open_device
@@ -29,10 +30,15 @@ def resume(path: str | Path, out: str | Path | None = None, **changes: Any) -> T
         SRKitError: the checkpoint cannot be read, or its pictures are no longer there.
     """
     state = checkpoint.load(path)
+    with damage_of(path):
+        return _resumed(state, Path(path), out, changes)
+
+
+def _resumed(state: dict[str, Any], path: Path, out: str | Path | None, changes: dict[str, Any]) -> Trainer:
     if not state["model_config"] or not state["dataset"]:
-        raise SRKitError(f"{path} was trained on a model or pictures of your own: make the Trainer, then load_state()")
+        raise SRKitError("trained on a model or pictures of your own: make the Trainer, then load_state()")
     if (kind := KINDS.get(state["trainer"])) is None:
-        raise SRKitError(f"{path} was trained by a {state['trainer']}: make one like it and fit(resume=True)")
+        raise SRKitError(f"trained by a {state['trainer']}: make one like it and fit(resume=True)")
     try:
         config = kind.config_class(**{**state["config"], **changes})
     except TypeError as error:
@@ -41,9 +47,9 @@ def resume(path: str | Path, out: str | Path | None = None, **changes: Any) -> T
     with main_first():  # it downloads, if need be
         dataset = load_dataset(**state["dataset"], device=device)
         validation = load_dataset(**state["validation"], device=device) if state["validation"] else None
-        model: Any = models.build(state["model_config"])
+        model: Any = models.fill(state["model_config"], state["model"])
     model.pretrained = True
-    options: dict[str, Any] = {"out": out or Path(path).parent, "student": Student(**state["student"])}
+    options: dict[str, Any] = {"out": out or path.parent, "student": Student(**state["student"])}
     trainer = kind(model, dataset, config, validation=validation, **options).load_state(state)
     moved = FREE | {"steps", "lr", "loss"}  # these change from a step on, as a move does
     if inexact := [name for name in changes if name not in moved and changes[name] != state["config"].get(name)]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import copy
 import gc
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from srkit import losses
 from srkit.data import Batch, ImageDataset
 from srkit.losses import TargetFeatures, WeightedLoss
 from srkit.models.pretrained import weights_sha256
-from srkit.settings import SRKitError, Student, choose_precision, out_of_memory, unknown
+from srkit.settings import SRKitError, Student, choose_precision, free_memory, out_of_memory, unknown
 from srkit.training import optim
 from srkit.training.config import TrainConfig
 from srkit.training.devices import Processes, main_first, open_device
@@ -49,6 +50,9 @@ class Stepper:
     ) -> None:
         config = config or self.config_class()
         self.device = open_device(config.device)
+        gigabytes = 15e-9 * config.batch_size * config.patch_size**2  # of high alone: as bytes, and as floats
+        if gigabytes > 1e-9 * free_memory(self.device):
+            raise SRKitError(f"a batch takes {gigabytes:.1f} GB of memory: make --batch-size or --patch-size smaller")
         self.precision = choose_precision(config.precision, self.device)
         self.processes = Processes(self.device)
         self.processes.check_divides(config.batch_size)
@@ -119,8 +123,10 @@ class Stepper:
     ) -> dict[str, Tensor]:
         """The batch's gradient, summed over micro-batches: one, as a rule, and twice as many when memory runs out.
 
-        Only gradients are computed again then, no weights have changed.
+        Only gradients are computed again then: no weights have changed, and batch normalisation's statistics are put
+        back.
         """
+        before = [buffer.clone() for buffer in self._buffers()]
         while True:
             optimizer.zero_grad()
             count, total = int(self.settings[setting]), {}
@@ -133,7 +139,12 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
+            for buffer, value in zip(self._buffers(), before, strict=True):
+                buffer.copy_(value)
             self._accumulate_more(setting, len(batch.low))
+
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for network in self.networks() for buffer in network.buffers()]
 
     def _accumulate_more(self, setting: str, batch_size: int) -> None:
         if self.processes.count > 1:  # the others wait for this step's gradient: it cannot begin anew
@@ -204,6 +215,9 @@ class Stepper:
         losses.check_weights({name: new.get(name, weight) for name, weight in self.loss.weights.items()})
         if not 0 < new.get("lr", 1) < math.inf:
             raise SRKitError(f"the learning rate is {new['lr']}: it must be more than 0, e.g. 0.001")
+        for name in self.settings.keys() & new.keys() - {"lr"}:
+            if new[name] not in range(1, (most := self.config.batch_size) + 1):
+                raise SRKitError(f"{name} is {new[name]}: it is a whole number from 1 to the batch's {most}")
 
     def flush(self) -> None:
         """One row of the history from the steps since the last; the only place where numbers leave the device.
@@ -217,9 +231,40 @@ class Stepper:
             if not math.isfinite(row.get(name, 0)):
                 raise self.no_number(name)
 
+    def check_numbers(self) -> None:
+        """Whether the weights are numbers still: one wait for the device.
+
+        Raises:
+            SRKitError: one is not; the message names the last good checkpoint.
+        """
+        weights = [value for network in self.networks() for value in network.state_dict().values()]
+        if not torch.stack([value.isfinite().all() for value in weights]).all():
+            raise self.no_number("a weight")
+
+    def networks(self) -> list[nn.Module]:
+        """What this training changes."""
+        return [self.model]
+
     def no_number(self, what: str) -> SRKitError:
         """The error for a loss or a weight that is NaN or infinite."""
-        saved = self.out / "last.pt" if self.out else None
-        kept = f"the last good checkpoint is {saved}" if saved and saved.exists() else "no checkpoint was saved before"
-        advice = f"lower --lr, or set --clip 1; {kept}"
+        advice = f"lower --lr, or set --clip 1; {self._kept()}"
         return SRKitError(f"{what} is no longer a number near step {self.step_number}: {advice}")
+
+    @contextmanager
+    def memory(self) -> Iterator[None]:
+        """Within it, memory that runs out where no micro-batches help is one line.
+
+        Raises:
+            SRKitError: in place of an error that says so; the message names the last good checkpoint.
+        """
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            advice = f"make --batch-size, the network or the pictures for validation smaller; {self._kept()}"
+            raise SRKitError(f"out of memory near step {self.step_number}: {advice}") from error
+
+    def _kept(self) -> str:
+        saved = self.out / "last.pt" if self.out else None
+        return f"the last good checkpoint is {saved}" if saved and saved.exists() else "no checkpoint was saved before"

@@ -18,6 +18,7 @@ from torch import nn
 
 from srkit import metrics
 from srkit.losses import WeightedLoss
+from srkit.models.files import damage_of
 from srkit.settings import Lock, SRKitError, lock
 from srkit.training import checkpoint, optim
 from srkit.training.devices import ctrl_c
@@ -72,6 +73,11 @@ class Trainer(Stepper):
             self.release()
             raise StopIteration
         self._claim_folder()
+        with self.memory():
+            self._next()
+        return self.step_number
+
+    def _next(self) -> None:
         start = time.perf_counter()
         rate = self.settings["lr"] * optim.schedule(self.config, self.step_number, self.steps)
         optim.set_learning_rate(self.optimizers, rate)
@@ -93,7 +99,8 @@ class Trainer(Stepper):
             self.validate()
         if self.out and self._due(self.config.save_freq):
             self.save()
-        return self.step_number
+        elif self.step_number == self.steps:
+            self.check_numbers()
 
     def fit(self, resume: bool = False, progress: bool = True) -> History:
         """Train to the last step; Ctrl-C finishes the step, saves, and stops.
@@ -185,14 +192,13 @@ class Trainer(Stepper):
         if self.out is None:
             raise SRKitError("this Trainer has no folder to save to: give it out=…")
         self.flush()
-        if not torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).all():
-            raise self.no_number("a weight")
         self._write("last.pt", keep=self.out / "previous.pt")
         if self.validation is None:
             self._write("best.pt")
         return self.out / "last.pt"
 
     def _write(self, name: str, keep: Path | None = None) -> None:
+        self.check_numbers()
         if self.out and self.processes.is_main:
             checkpoint.save(self.state(), self.out / name, keep)
         self.processes.wait()  # whoever ended before it stands would have the launcher end the writer
@@ -250,24 +256,30 @@ class Trainer(Stepper):
         """
         if state["fingerprint"] != self.dataset.fingerprint:
             raise SRKitError("the checkpoint was trained on other pictures: exact resuming needs the same ones")
+        with damage_of("the checkpoint"):
+            self._load_state(state)
+        return self
+
+    def _load_state(self, state: dict[str, Any]) -> None:
+        weights = {name: state["weights"].get(name, weight) for name, weight in self.loss.weights.items()}
+        self.check({**weights, **state["settings"]})
         try:
             self.model.load_state_dict(state["model"])
         except RuntimeError:
             raise SRKitError(f"the checkpoint holds another model ({state['model_config'].get('name')})") from None
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"] or state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        optim.load(self.optimizer, state["optimizer"])
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.start = state["start"]
         self.step_number, self.seconds, self.best = state["step"], state["seconds"], state["best"]
-        self.loss.weights = {name: state["weights"].get(name, weight) for name, weight in self.loss.weights.items()}
+        self.loss.weights = weights
         self.settings |= state["settings"]
         self.history.restore(state["history"], state["moves"])
         torch.set_rng_state(state["random"]["torch"])
         if state["random"]["cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["random"]["cuda"][0])
-        return self
 
     def restore(self) -> Trainer:
         """Go on from last.pt in this Trainer's folder, if it is of this very training; returns the Trainer.

@@ -170,11 +170,12 @@ def test_mirrors_and_second_ways(toy, site, register, tmp_path, monkeypatch):
     SOURCES["toy"].ways.insert(0, {"files": ["gone.zip"], "unpack": ["*"]})
     monkeypatch.setitem(FILES, "gone.zip", File("gone.zip", "md5:0", [DEAD]))
     folder = tmp_path / "mirror"
+    monkeypatch.setenv("SRKIT_MIRROR", str(folder))
     with pytest.raises(SRKitError, match="no folder"):
-        pictures("toy", mirror=folder)
+        pictures("toy")
     folder.mkdir()
     with pytest.raises(SRKitError, match="no such file"):
-        pictures("toy", mirror=folder)
+        pictures("toy")
     shutil.copy(toy, folder)
     for mirror in (str(folder), site.url + "/"):
         monkeypatch.setenv("SRKIT_MIRROR", mirror)
@@ -194,6 +195,19 @@ def test_archives_write_nothing_outside_and_links_are_left_out(make, site, regis
         outside = [path for path in tmp_path.rglob("evil.png") if not path.is_relative_to(data / "toy")]
         assert not outside and not Path("/tmp/evil.png").exists()
     assert len(pictures("toy")) == 5 and not list(data.rglob("link.png"))
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_a_bomb_is_not_unpacked(make, site, register, tmp_path, monkeypatch):
+    make(site.folder / "toy.zip", MEMBERS | {"toy/notes.txt": bytes(10**6)})
+    register(site.folder / "toy.zip", f"{site.url}/toy.zip")
+    assert len(pictures("toy")) == 5
+    shutil.rmtree(tmp_path / "data" / "toy")
+    size = (site.folder / "toy.zip").stat().st_size
+    monkeypatch.setattr(sources, "GROWS", (10**6 - 10**8) / size)
+    with pytest.raises(SRKitError, match="grow without end"):
+        pictures("toy")
+    assert not (tmp_path / "data" / "toy").exists()
 
 
 def test_a_full_disk_leaves_nothing_behind(toy, tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ from srkit.models import pretrained
 from srkit.settings import SRKitError
 from srkit.training import History, Move, checkpoint
 
-STATE = {"model_config": {"name": "x"}, "step": 3, "weights": torch.arange(1000.0)}
+FIELDS = {name: kind() for name, kind in pretrained.FIELDS.items()}
+STATE = {**FIELDS, "model_config": {"name": "x"}, "step": 3, "model": {"weight": torch.arange(1000.0)}}
 
 
 class Payload:
@@ -64,6 +65,29 @@ def test_what_is_no_checkpoint_is_refused_in_one_line_and_never_executed(name, n
     with pytest.raises(SRKitError, match=f"{name}.pt") as caught:
         checkpoint.load(no_checkpoint / f"{name}.pt")
     assert "\n" not in str(caught.value) and not (no_checkpoint / "executed").exists()
+
+
+@pytest.mark.parametrize("change", [{"step": None}, {"step": -1}, {"step": "3"}, {"config": []}, {"history": {}},
+                                    {"student": {"name": [[["deep"]]]}}, {"dataset": {"seed": 10**30}}])  # fmt: skip
+def test_a_field_that_is_missing_or_of_another_kind_is_named(change, tmp_path):
+    ((name, value),) = change.items()
+    state = {key: field for key, field in {**STATE, **change}.items() if value is not None or key != name}
+    path = checkpoint.save(state, tmp_path / "last.pt")
+    with pytest.raises(SRKitError, match=name):
+        checkpoint.load(path)
+
+
+def test_a_file_from_before_a_field_existed_is_read(tmp_path):
+    path = checkpoint.save(STATE, tmp_path / "last.pt")
+    assert {key: checkpoint.load(path)[key] for key in ("student", "moves")} == {"student": {}, "moves": []}
+
+
+def test_a_history_on_a_full_disk_is_one_line(tmp_path):
+    history = History(tmp_path / "history.jsonl")
+    history.open()
+    history.path = tmp_path / "gone" / "history.jsonl"
+    with pytest.raises(SRKitError, match="could not write"):
+        history.add({"step": 1})
 
 
 def test_history_in_memory_and_in_its_file_say_the_same(tmp_path):

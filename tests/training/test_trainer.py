@@ -244,7 +244,10 @@ def test_a_change_takes_effect_from_the_next_step_and_is_in_the_history(dataset)
     assert subject.state()["weights"] == {"mse": 1, "l1": 0.5} and subject.config.loss == {"mse": 1, "l1": 0}
 
 
-@pytest.mark.parametrize("bad", [{"l1": -1}, {"l1": 0, "mse": 0}, {"charbonnier": 1}, {"lr": float("nan")}])
+CHANGES = [{"l1": -1}, {"l1": 0, "mse": 0}, {"charbonnier": 1}, {"lr": float("nan")}, {"accumulate": 0}]
+
+
+@pytest.mark.parametrize("bad", CHANGES)
 def test_bad_changes_are_refused_and_change_nothing(bad, dataset):
     subject = trainer(dataset, loss={"mse": 1, "l1": 0.1})
     with pytest.raises(SRKitError):
@@ -271,6 +274,63 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(poisoned_at, dataset, tmp_
         subject.fit(progress=False)
     state = checkpoint.load(tmp_path / "last.pt")
     assert state["step"] == poisoned_at // 6 * 6 and all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_nan_at_the_last_step_is_said_without_a_folder_too(dataset):
+    subject = trainer(dataset, 3, ema=0)
+    subject.update = lambda optimizer, *_: optimizer.param_groups[0]["params"][0].data.fill_(float("nan"))
+    with pytest.raises(SRKitError, match="no longer a number"):
+        for step in subject:
+            subject.update = Trainer.update.__get__(subject) if step < 2 else subject.update
+            assert step < 3
+
+
+def test_a_validation_of_weights_that_are_no_numbers_is_not_the_best(dataset, tmp_path):
+    subject = trainer(dataset, 9, tmp_path, dataset)
+    next(subject)
+    subject.model.reconstruct.bias.data.fill_(float("nan"))
+    subject.best = float("-inf")
+    subject.score = lambda row: 30.0
+    with pytest.raises(SRKitError, match="no longer a number"):
+        subject.validate()
+    assert not (tmp_path / "best.pt").exists()
+
+
+@pytest.mark.parametrize("place", ["batch", "validate", "state"])
+def test_memory_that_runs_out_elsewhere_is_one_line(place, dataset, tmp_path, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    subject = trainer(dataset, 9, tmp_path, dataset)
+    for _ in range(7):
+        next(subject)
+    monkeypatch.setattr(subject, place, full)
+    with pytest.raises(SRKitError, match=r"out of memory .*last\.pt"):
+        subject.fit(progress=False)
+    assert checkpoint.load(tmp_path / "last.pt")["step"] == 6
+
+
+def test_memory_that_runs_out_leaves_the_statistics_as_they_were(dataset):
+    def normed() -> Trainer:
+        torch.manual_seed(0)
+        model = models.create("srresnet", 2, channels=4, blocks=1)
+        return Trainer(model, dataset, TrainConfig(**{**SMALL, "steps": 3, "batch_size": 4, "precision": "fp32"}))
+
+    broken, twin = normed(), normed()
+    loss, failed = broken.loss, []
+
+    def limited(output, *rest, **more):  # after the network has normalised the whole batch
+        if len(output) == 4:
+            failed.append(True)
+            raise MemoryError
+        return loss(output, *rest, **more)
+
+    limited.__dict__.update(weights=loss.weights, perceptual=())
+    broken.loss, broken.log = limited, lambda line: None
+    twin.change(accumulate=2)
+    for _ in range(3):
+        next(broken), next(twin)
+    assert failed and sha(broken) == sha(twin)
 
 
 def test_accumulation_has_the_gradient_of_the_whole_batch(dataset):
@@ -342,7 +402,22 @@ def test_kill_9_while_saving_leaves_checkpoints_that_load_and_no_lock(tmp_path):
 
 DEEP = {"loss": {"relu5_3": 1}, "feature_weights": "random"}
 BAD = [{"optimizer": "Adm"}, {"loss": {"mes": 1}}, {"patch_size": 60}, {"patch_size": 25}, {"lr": 0}, {"batch_size": 0}]
-BAD += [{"ema": 1}, {"device": "tpu"}, {"precision": "fp16"}, {"patch_size": 8, **DEEP}]
+BAD += [
+    {"ema": 1},
+    {"device": "tpu"},
+    {"precision": "fp16"},
+    {"patch_size": 8, **DEEP},
+    {"steps": "many"},
+    {"warmup": -1},
+]
+BAD += [
+    {"warmup": -1},
+    {"schedule_steps": 10**30},
+    {"batch_size": 10**9},
+    {"loss": {"mse": "1"}},
+    {"schedule": "linear"},
+    {"content": 3},
+]
 
 
 @pytest.mark.parametrize("bad", BAD)
