@@ -10,6 +10,7 @@ from .__main__ import CAMPAIGNS, attack
 from .campaign import Campaign
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # pytest has set srkit's own filters aside; the whole campaign runs with them
 @pytest.mark.parametrize("name", CAMPAIGNS)
 def test_an_attack_does_no_harm(name):
