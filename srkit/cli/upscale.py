@@ -22,7 +22,7 @@ Output = Annotated[Path | None, arg(aliases=["-o"])]
 EXTRA = {".heic", ".heif", ".avif"}  # not read everywhere; a folder's are named, not skipped
 PATIENCE = 60  # seconds: what takes longer is told before it begins
 WIPED = 2400  # most pixels along a side of the page that wipes
-PHOTO = "efficient-photo-x4"
+PHOTO = "efficient-photo-x4"  # once it is trained: benchmarks.efficient
 
 
 @dataclass
@@ -99,7 +99,8 @@ class Upscale:
         low = photograph.pixels
         channels, height, width = len(low), *(upscaler.scale * side for side in low.shape[1:])
         if photograph.format == "JPEG" and photographs.shows_blocks(low) and not self.checkpoint:
-            print(f"{path}: JPEG's blocks are plain, and will be enlarged, too: --checkpoint {PHOTO} smooths them")
+            cure = f": --checkpoint {PHOTO} smooths them" if PHOTO in pretrained.names() else ""
+            print(f"{path}: JPEG's blocks are plain, and will be enlarged, too{cure}")
         seconds = upscaler.seconds(*low.shape[1:])
         if seconds > PATIENCE:
             print(f"{path}: {width} x {height} pixels take about {seconds / 60:.0f} minutes here", flush=True)
