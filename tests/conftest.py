@@ -39,11 +39,6 @@ def set5() -> Path:
     return shared("set5/hr")
 
 
-@pytest.fixture
-def t91() -> Path:
-    return shared("t91")
-
-
 def photograph(height: int, width: int, seed: int = 0) -> Tensor:
     """A smooth random picture (3, H, W) in [0, 1] with edges, whose detail a model can learn."""
     generator = torch.Generator().manual_seed(seed)

@@ -233,6 +233,10 @@ def test_upscale_a_folder(call, tmp_path):
     status, out, err = call(*command, "-o", tmp_path / "large", "--format", "webp")
     made = {path.relative_to(tmp_path / "large").as_posix() for path in (tmp_path / "large").rglob("*.*")}
     assert status == 0 and made == {"a_x2.webp", "b_jpg_x2.webp", "b_png_x2.webp", "sub/b_x2.webp", "trip_x2_x2.webp"}
+    write(photograph(8, 9, 6), tmp_path / "other" / "a.png")  # of two a.png from different folders one is refused
+    several = (folder / "a.png", tmp_path / "other" / "a.png", "-o", tmp_path / "both")
+    status, out, err = call("upscale", *several, "--checkpoint", "bicubic", "--scale", 2)
+    assert status == 2 and "other" in err and err.count("\n") == 1 and out.count("18 x 16") == 1
     for words in (("upscale", folder / "empty"), (*command, "-o", tmp_path / "one.png"), (*command, "--format", "xyz")):
         status, _, err = call(*words)
         assert status == 2 and err.count("\n") == 1

@@ -75,13 +75,16 @@ class Upscale:
         found = [pair for named in self.pictures for pair in _pictures(named)]
         if not found or (file and len(found) > 1):
             raise SRKitError(f"{len(found)} pictures: name one or more, and a folder for --out if there are several")
-        alike, failed = Counter(path.parent / path.stem for path, _ in found), []
-        for number, (path, inside) in enumerate(found, 1):
+        stems = [(self.out / inside if self.out else path.parent) / path.stem for path, inside in found]
+        alike, made, failed = Counter(stems), set[Path](), []
+        for number, ((path, _), stem) in enumerate(zip(found, stems, strict=True), 1):
             # Two pictures of one name have their formats in the names of what is made of them.
-            same = f"_{path.suffix[1:].lower()}" if alike[path.parent / path.stem] > 1 else ""
-            folder = self.out / inside if self.out else path.parent
-            target = file or folder / f"{path.stem}{same}_x{upscaler.scale}{self._suffix(path)}"
+            same = f"_{path.suffix[1:].lower()}" if alike[stem] > 1 else ""
+            target = file or stem.with_name(f"{stem.name}{same}_x{upscaler.scale}{self._suffix(path)}")
             try:
+                if target in made:
+                    raise SRKitError(f"{path}: {target} is made of another picture: rename one of the two")
+                made.add(target)
                 if target.exists() and not self.overwrite:
                     line = f"{target}: exists already and was left as it is; --overwrite writes it anew"
                 else:

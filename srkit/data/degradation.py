@@ -28,6 +28,9 @@ CHROMA_STEPS = (
     (17, 18, 24, 47, 99, 99, 99, 99), (18, 21, 26, 66, 99, 99, 99, 99), (24, 26, 56, 99, 99, 99, 99, 99),
     (47, 66, 99, 99, 99, 99, 99, 99), *((99,) * 8,) * 4,
 )  # fmt: skip
+# From RGB to luma and two colour differences, and back: ITU-T T.871 (JFIF), Section 7.
+TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+FROM_YCC = ((1, 0, 1.402), (1, -0.344136, -0.714136), (1, 1.772, 0))
 
 
 def blur(pictures: Tensor, sigma: Tensor, across: Tensor | None = None, angle: Tensor | None = None) -> Tensor:
@@ -66,14 +69,13 @@ def jpeg(pictures: Tensor, quality: Tensor) -> Tensor:
     """
     height, width = pictures.shape[-2:]
     padded = F.pad(pictures, (0, -width % 16, 0, -height % 16), mode="replicate")
-    forward = pictures.new_tensor([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])
-    colours = torch.einsum("dc,nchw->ndhw", forward, (padded * 255).round()).round()
+    colours = torch.einsum("dc,nchw->ndhw", pictures.new_tensor(TO_YCC), (padded * 255).round()).round()
     factor = torch.where(quality < 50, 50 / quality, 2 - quality / 50).view(-1, 1, 1, 1, 1, 1).to(pictures)
     luma = _rounded(colours[:, :1] - 128, LUMA_STEPS, factor) + 128
     chroma = _rounded(F.avg_pool2d(colours[:, 1:], 2).round(), CHROMA_STEPS, factor)
     chroma = F.interpolate(chroma, scale_factor=2.0, mode="bilinear", align_corners=False)
     colours = torch.cat([luma, chroma.round()], 1)
-    back = torch.einsum("dc,nchw->ndhw", torch.linalg.inv(forward), colours)
+    back = torch.einsum("dc,nchw->ndhw", pictures.new_tensor(FROM_YCC), colours)
     return back[..., :height, :width].round().clamp(0, 255) / 255
 
 

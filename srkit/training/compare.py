@@ -32,7 +32,7 @@ from srkit.training.trainer import Trainer
 SIX = tuple(name for name in models.PRESETS if name.startswith("superresnet"))  # the workshop's
 SKIP = "+skip"  # "superresnet-multi+skip": the same with skip=True
 SIDE = 72  # of low, in pixels, for which multiply-adds are counted
-OUTPUTS = {2: "mid", 4: "large"}
+OUTPUTS = (2, 4)  # mid and large
 
 
 class HalvedDataset(ImageDataset):
@@ -88,16 +88,6 @@ class Comparison:
     results: dict[str, Result]
     bicubic: dict[int, metrics.Table]
     notes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain words and numbers: notes, bicubic, networks; the validation losses of each, too."""
-        networks = []
-        for name, result in self.results.items():
-            costs = {key: value for key, value in vars(result).items() if key not in ("trainer", "tables")}
-            training = {"steps": result.trainer.step_number, "features": result.trainer.model.describe()}
-            losses = {word: result.losses(scale) for scale, word in OUTPUTS.items()}
-            networks.append({"name": name, **costs, **training, "losses": losses, **_scores(result.tables)})
-        return {"notes": self.notes, "bicubic": _scores(self.bicubic), "networks": networks}
 
     def __str__(self) -> str:
         """A table in Markdown whose columns are aligned, for a terminal too; "-" where there is nothing."""
@@ -245,7 +235,3 @@ def _words(tables: dict[int, metrics.Table]) -> list[str]:
         table = tables.get(scale)
         words += [f"{table.psnr:.2f}", f"{table.ssim:.4f}"] if table else ["-", "-"]
     return words
-
-
-def _scores(tables: dict[int, metrics.Table]) -> dict[str, Any]:
-    return {OUTPUTS[scale]: {"psnr": table.psnr, "ssim": table.ssim} for scale, table in tables.items()}

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from srkit.settings import SRKitError, unknown
@@ -83,5 +83,11 @@ def moving_average(average: nn.Module, model: nn.Module, decay: float, step: int
     torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
         list(average.parameters()), list(model.parameters()), new
     )
-    if buffers := list(model.buffers()):
-        torch._foreach_copy_(list(average.buffers()), buffers)  # pyright: ignore[reportPrivateImportUsage]
+    copy_all(list(average.buffers()), list(model.buffers()))
+
+
+@torch.no_grad()
+def copy_all(to: list[Tensor], values: list[Tensor]) -> None:
+    """Each of `values` into the tensor of `to` at its place: one operation for all."""
+    if to:
+        torch._foreach_copy_(to, values)  # pyright: ignore[reportPrivateImportUsage]

@@ -126,7 +126,9 @@ class Stepper:
         Only gradients are computed again then: no weights have changed, and batch normalisation's statistics are put
         back.
         """
-        before = [buffer.clone() for buffer in self._buffers()]
+        buffers = self._buffers()
+        before = [torch.empty_like(buffer) for buffer in buffers]
+        optim.copy_all(before, buffers)
         while True:
             optimizer.zero_grad()
             count, total = int(self.settings[setting]), {}
@@ -139,8 +141,7 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-            for buffer, value in zip(self._buffers(), before, strict=True):
-                buffer.copy_(value)
+            optim.copy_all(buffers, before)
             self._accumulate_more(setting, len(batch.low))
 
     def _buffers(self) -> list[Tensor]:

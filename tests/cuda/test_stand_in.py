@@ -14,6 +14,7 @@ from conftest import photograph
 from cuda import fake_cuda
 from srkit import inference, live, losses, metrics, models
 from srkit.data import ImageDataset, load_dataset
+from srkit.data.degradation import PhotoDegradation
 from srkit.data.images import write
 from srkit.models.features import load_features
 from srkit.training import FineTuner, GANConfig, GANTrainer, TrainConfig, Trainer, compare, resume
@@ -71,6 +72,8 @@ def test_wherever_the_pictures_lie_batches_are_on_the_device(free, place, monkey
     assert batch.low.device.type == batch.high.device.type == held[0][1].device.type == "cuda"
     warped = load_dataset("bundled", "test", size=64, warp=0.5, device="cuda")
     assert warped.batch(0, 2, 32, 2).high.device.type == "cuda"
+    photo = load_dataset("bundled", "test", size=64, photo=0.5, device="cuda")
+    assert all(pair.low.device.type == "cuda" for pair in (photo.batch(0, 2, 32, 2), *photo.pairs(2)))
 
 
 def test_target_features_are_kept_on_the_device(pictures):
@@ -126,6 +129,9 @@ TRAINERS = {
     "mse": lambda pictures: Trainer(network(), pictures, TrainConfig(**RARE)),
     "perceptual": lambda pictures: Trainer(network(), pictures, TrainConfig(**RARE, **PERCEPTUAL)),
     "gan": lambda pictures: gan(pictures, log_freq=100),
+    "photo": lambda pictures: Trainer(
+        network(), ImageDataset(pictures.pictures, device="cuda", degradation=PhotoDegradation()), TrainConfig(**RARE)
+    ),
 }
 
 

@@ -65,7 +65,7 @@ def test_compare_trains_measures_and_is_resumed(pictures, tmp_path, capsys):
     assert shas[0] == shas[1]
     table = [line for line in str(again).splitlines() if line.startswith("|")]
     assert len(table) == 6 and {line.count("|") for line in table} == {14} and "vgg+skip" in table[5]
-    assert "random weights" in str(again) and [network["name"] for network in again.to_dict()["networks"]] == names
+    assert "random weights" in str(again) and list(again.results) == names
 
 
 def test_measuring_a_step_changes_nothing_and_frozen_networks_keep_less(pictures):
