@@ -82,7 +82,7 @@ class Profile:
 
 
 QUICK = Profile(
-    "quick", "bundled photographs, no network, about a minute a lesson on a laptop",
+    "quick", "bundled photographs, no network, one to four minutes a lesson on a laptop",
     data="bundled", train=None, val=None, test=None, size=240, steps=80, batch_size=2,
     classic="bundled", classic_test="bundled", classic_steps=100, feature_weights="random",
 )  # fmt: skip
