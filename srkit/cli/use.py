@@ -28,7 +28,7 @@ class Run:
 
     # Lessons by number, e.g. 01 03; all of them if none is named.
     lessons: Positional[tuple[str, ...]] = ()
-    # quick: bundled photographs, no network, about a minute a lesson; class: a Colab T4; full: hours.
+    # quick: bundled photographs, no network, minutes a lesson; class: a Colab T4; full: hours.
     profile: Literal["quick", "class", "full"] = "quick"
 
     def __call__(self) -> int:

@@ -72,19 +72,23 @@ def printed(tmp_path_factory) -> dict[tuple[str, str], str]:
     return found
 
 
+@pytest.fixture
+def names(lesson) -> list[str]:
+    """The lesson's stubs."""
+    return stubs(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+
+
 @each_lesson
-def test_each_stub_has_its_solution_and_its_check(lesson):
+def test_each_stub_has_its_solution_and_its_check(lesson, names):
     path = NOTEBOOKS / f"{lesson}.ipynb"
     answers = next(answers for answers, notebook in SOLVED.items() if notebook == path)
-    names = stubs(nbformat.read(path, as_version=4))
     assert list(solutions(answers)) == names and 5 <= len(names) <= 8
     assert all(getattr(checks, name).mistakes for name in names)
 
 
 @pytest.mark.slow
 @each_lesson
-def test_stubs_untouched_run_through_and_count_nothing(lesson, printed):
-    names = stubs(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+def test_stubs_untouched_run_through_and_count_nothing(lesson, names, printed):
     told = printed[lesson, "untouched"]
     assert all(f"{name}: not written yet: srkit's own is used" in told for name in names)
     assert f"0 of {len(names)} checks" in told
@@ -92,8 +96,7 @@ def test_stubs_untouched_run_through_and_count_nothing(lesson, printed):
 
 @pytest.mark.slow
 @each_lesson
-def test_solutions_are_all_right_and_used(lesson, printed):
-    names = stubs(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+def test_solutions_are_all_right_and_used(lesson, names, printed):
     told = printed[lesson, "solved"]
     assert all(f"{name}: right, yours is used" in told for name in names)
     assert f"{len(names)} of {len(names)} checks" in told
@@ -101,8 +104,7 @@ def test_solutions_are_all_right_and_used(lesson, printed):
 
 @pytest.mark.slow
 @each_lesson
-def test_a_wrong_answer_in_each_stub_is_told_what_is_wrong(lesson, printed):
-    names = stubs(nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4))
+def test_a_wrong_answer_in_each_stub_is_told_what_is_wrong(lesson, names, printed):
     told = printed[lesson, "wrong"]
     for name in names:
         assert f"{name}: {next(iter(getattr(checks, name).mistakes))}: srkit's own is used" in told
