@@ -24,7 +24,7 @@ from tyro.conf import Positional
 from benchmarks import published, timing
 from benchmarks.timing import Facts
 from srkit import models
-from srkit.data import Batch, ImageDataset, load_dataset
+from srkit.data import Batch, load_dataset
 from srkit.models import pretrained
 from srkit.settings import SRKitError, choose_device, unknown
 from srkit.training import TrainConfig, Trainer, checkpoint
@@ -111,21 +111,6 @@ class Cooling(Trainer):
         return super().step(batch)
 
 
-def photographs(options: Options, split: str, photo: float | None, size: int | None = None) -> ImageDataset:
-    """The photographs to train on ("train") or to measure on ("val")."""
-    counts: dict[str, Any] = {"val": options.held_out, "test": 0, "photo": photo}
-    return load_dataset(options.data, split, size=size, device=choose_device(), **counts)
-
-
-def pictures(options: Options, patch_size: int, photo: float | None) -> ImageDataset:
-    """All pictures to train on: those that a patch fits into."""
-    first = photographs(options, "train", photo)
-    more = [load_dataset(name, "all") for name in options.more]
-    every = [picture.cpu() for dataset in (first, *more) for picture in dataset.pictures]
-    fitting = [one for one in every if min(one.shape[1:]) >= patch_size]
-    return ImageDataset(fitting, device=choose_device(), degradation=first.degradation)
-
-
 def train(options: Options, network: str) -> Cooling:
     """One network, to its end, or on from where it stopped.
 
@@ -151,9 +136,9 @@ def train(options: Options, network: str) -> Cooling:
     )  # fmt: skip
     trainer = Cooling(
         model,
-        pictures(options, config.patch_size, photo),
+        published.all_pictures(options.data, options.more, options.held_out, config.patch_size, photo),
         config,
-        validation=photographs(options, "val", photo, published.SIDE),
+        validation=published.photographs(options.data, "val", options.held_out, published.SIDE, photo),
         out=options.out / network,
         optimizer=partial(Muon, lr=lr, factor=MUON),
     )

@@ -31,6 +31,25 @@ REFERENCE, WIDTH = Path("figures/reference"), 1200
 SIDE = 240  # of the middle of each held-out photograph
 
 
+def photographs(
+    source: str, split: str, held_out: int, size: int | None = None, photo: float | None = None
+) -> ImageDataset:
+    """The photographs to train on ("train"), or those held out, to measure on ("val")."""
+    return load_dataset(source, split, size=size, device=choose_device(), val=held_out, test=0, photo=photo)
+
+
+def all_pictures(
+    source: str, more: Iterable[str], held_out: int, patch_size: int, photo: float | None = None
+) -> ImageDataset:
+    """All pictures to train on, those of the folders `more` too, if a patch fits into them."""
+    first = photographs(source, "train", held_out, photo=photo)
+    every = [
+        picture.cpu() for one in (first, *(load_dataset(name, "all") for name in more)) for picture in one.pictures
+    ]
+    fitting = [one for one in every if min(one.shape[1:]) >= patch_size]
+    return ImageDataset(fitting, device=choose_device(), degradation=first.degradation)
+
+
 def loss_by_shares(
     config: TrainConfig, shares: Mapping[str, float], first: nn.Module, batch: Batch
 ) -> losses.WeightedLoss:

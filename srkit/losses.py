@@ -354,6 +354,7 @@ def check_weights(weights: Mapping[str, float]) -> None:
 
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {  # the layers of "content" and "texture" where none are given
     "vgg16": {"texture": ("relu1_2", "relu2_2", "relu3_3", "relu4_3")},  # Johnson et al., Section 4.1
+    "small-vgg": {"texture": ("relu1_2", "relu2_2", "relu3_3", "relu4_3")},
     "vgg19": {
         "content": ("relu5_4",),  # SRGAN's "VGG54"
         "texture": ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),  # Gatys et al., arXiv 1508.06576
@@ -373,7 +374,7 @@ def create(
 
     Args:
         weights: a term of TERMS, a layer of the network ("relu2_2"), "content" (VGG-19) or "texture" (VGG-16, VGG-19).
-        features: "vgg16", "vgg19", "squeezenet" or "clip".
+        features: "small-vgg", "vgg16", "vgg19", "squeezenet" or "clip".
         feature_weights: "imagenet", "random", or a file or folder of weights.
         preprocessing: see `models.features.Extractor`.
         content: the layers of "content", of whichever network; those of GROUPS if not given.

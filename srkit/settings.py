@@ -63,7 +63,7 @@ class Profile:
     `data`, split into `train`, `val` and `test` pictures (None: the data set's own numbers), trains, validates
     and shows the course's SRCNN on `size` x `size` pictures for `steps` steps of `batch_size`;
     `classic` and `classic_test` are the data sets of the x3 benchmark, trained for `classic_steps`.
-    `feature_weights` are those of the feature networks (lesson 04 on), see `models.features`.
+    `features` is the feature network (lesson 04 on) and `feature_weights` its weights, see `models.features`.
     """
 
     name: str
@@ -78,18 +78,19 @@ class Profile:
     classic: str
     classic_test: str
     classic_steps: int
-    feature_weights: str
+    features: str
+    feature_weights: str = "imagenet"
 
 
 QUICK = Profile(
     "quick", "bundled photographs, no network, one to four minutes a lesson on a laptop",
     data="bundled", train=None, val=None, test=None, size=240, steps=80, batch_size=2,
-    classic="bundled", classic_test="bundled", classic_steps=100, feature_weights="random",
+    classic="bundled", classic_test="bundled", classic_steps=100, features="small-vgg",
 )  # fmt: skip
 CLASS = Profile(
     "class", "Pascal VOC 2011 (1000/200 pictures) and T91, minutes on a Colab T4",
     data="voc2011", train=1000, val=200, test=50, size=240, steps=2500, batch_size=16,
-    classic="t91", classic_test="set5", classic_steps=15_000, feature_weights="imagenet",
+    classic="t91", classic_test="set5", classic_steps=15_000, features="vgg16",
 )  # fmt: skip
 FULL = replace(
     CLASS, name="full", summary="the same data sets, trained until the curves are flat",
@@ -101,7 +102,7 @@ PROFILES = {profile.name: profile for profile in (QUICK, CLASS, FULL)}
 def current_profile(name: str | None = None) -> Profile:
     """The profile by name, else by the variable SRKIT_PROFILE, else "class" with a GPU and "quick" without.
 
-    SRKIT_WEIGHTS=file-or-folder puts weights that you have on your disk in place of its `feature_weights`.
+    SRKIT_WEIGHTS=file-or-folder, with VGG-16's weights, puts that network in place of its feature network.
 
     Raises:
         SRKitError: no such profile.
@@ -109,7 +110,8 @@ def current_profile(name: str | None = None) -> Profile:
     name = name or os.environ.get("SRKIT_PROFILE") or ("class" if torch.cuda.is_available() else "quick")
     if name not in PROFILES:
         raise unknown("profile", name, PROFILES)
-    return replace(PROFILES[name], feature_weights=os.environ.get("SRKIT_WEIGHTS") or PROFILES[name].feature_weights)
+    own = os.environ.get("SRKIT_WEIGHTS")
+    return replace(PROFILES[name], features="vgg16", feature_weights=own) if own else PROFILES[name]
 
 
 # ---------------------------------------------------------------------------------- devices

@@ -133,7 +133,8 @@ def compare(
         names: presets of SuperResNet; with "+skip" behind, the same with skip=True.
         dataset, validation: the pictures, (3, H, W) with H and W multiples of 4.
         config: the training. `patch_size` is of the large output, half of it is cut for a network without one;
-            `feature_weights` are also those of the frozen networks; validation is every `val_freq` steps.
+            `features` is also the frozen network that stands for VGG-16, and `feature_weights` are those of all;
+            validation is every `val_freq` steps.
         out: the folder.
         student: who trains.
 
@@ -165,7 +166,10 @@ def make(name: str, config: TrainConfig) -> nn.Module:
     preset = name.removesuffix(SKIP)
     if preset not in SIX:
         raise unknown("network", name, SIX)
-    changes = {"feature_weights": config.feature_weights} if "features" in models.PRESETS[preset].arguments else {}
+    inside = models.PRESETS[preset].arguments.get("features")
+    changes = {"feature_weights": config.feature_weights} if inside else {}
+    if inside == "vgg16":
+        changes["features"] = config.features
     torch.manual_seed(config.seed)
     return models.create(preset, **changes, **({"skip": True} if name.endswith(SKIP) else {}))
 

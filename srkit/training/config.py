@@ -32,7 +32,7 @@ class TrainConfig:
     patch_size: int = 96
     # Terms of the loss and their weights: --loss mse 1, or --loss mse 1 relu2_2 0.01.
     loss: dict[str, float] = field(default_factory=lambda: {"mse": 1.0})
-    # The network whose layers the loss may name as terms: vgg16, vgg19, squeezenet or clip.
+    # The network whose layers the loss may name as terms: small-vgg, vgg16, vgg19, squeezenet or clip.
     features: str = "vgg16"
     # Its weights: imagenet (downloaded once), a file or folder of yours, or random.
     feature_weights: str = "imagenet"
@@ -126,7 +126,7 @@ class GANConfig(TrainConfig):
     steps: int = 100_000
     # Terms of the generator's loss and their weights; adversarial is the discriminator's part of it.
     loss: dict[str, float] = field(default_factory=lambda: {"mse": 0.0, "content": 1.0, "adversarial": 1e-3})
-    # The network behind the term content, and whose layers the loss may name: vgg16, vgg19, squeezenet or clip.
+    # The network behind the term content, whose layers the loss may name: vgg19, vgg16, small-vgg, squeezenet or clip.
     features: str = "vgg19"
     # Learning rate, after the warm-up and before the schedule lowers it.
     lr: float = 1e-4

@@ -116,9 +116,13 @@ class FineTuner(Trainer):
 
 
 def criterion(
-    feature_weights: str | Path = "imagenet", deepest: str = "relu5_4", *, second: str | Path | None = None
+    feature_weights: str | Path = "imagenet",
+    deepest: str = "relu5_4",
+    *,
+    features: str = "vgg19",
+    second: str | Path | None = None,
 ) -> WeightedLoss:
-    """What fine-tuning is measured by: MSE, VGG-19's relu2_2 ("VGG22") and a deeper layer.
+    """What fine-tuning is measured by: MSE, relu2_2 of VGG-19 ("VGG22") and a deeper layer.
 
     relu5_4 is "VGG54" (arXiv 1609.04802, Section 2.2.1). Activations are compared as they are, without SRGAN's division
     by 12.75, so that the numbers of different weights files cannot be compared with each other.
@@ -126,6 +130,7 @@ def criterion(
     Args:
         feature_weights: as for `models.features.Extractor`.
         deepest: the deeper layer; a file of VGG-19's first layers may hold relu3_1 and no more.
+        features: another network instead, e.g. "small-vgg" with relu4_3.
         second: weights of SqueezeNet, whose deepest layer, fire9, then is a term too, before VGG's: the distance of a
             network by which nothing was chosen.
 
@@ -133,5 +138,5 @@ def criterion(
         SRKitError: weights that cannot be had, or an unknown layer.
     """
     parts = [PerceptualLoss(load_features("squeezenet", ["fire9"], second))] if second else []
-    parts.append(PerceptualLoss(load_features("vgg19", ["relu2_2", deepest], feature_weights)))
+    parts.append(PerceptualLoss(load_features(features, ["relu2_2", deepest], feature_weights)))
     return WeightedLoss(dict.fromkeys(["mse", *(name for part in parts for name in part.names)], 1.0), *parts)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import classic, efficient, perceptual, speedrun, srgan, strip, transfer
+from benchmarks import classic, distil, efficient, perceptual, speedrun, srgan, strip, transfer
 from benchmarks.speedruns import muon
 from benchmarks.textbook import make_folder
 from srkit import models
+from srkit.models.features import load_features
 from srkit.settings import SRKitError
 
 pytestmark = pytest.mark.slow
@@ -70,6 +71,18 @@ def test_efficient_cools_down_goes_on_and_publishes_what_load_reads(photos, tmp_
         assert all(("spoilt" in test) == ("photo" in name) for test in card["measured"])
     longer = efficient.run(replace(options, steps=6, networks=("x4",)))[0]["networks"]["efficient-x4"]
     assert longer["steps"] == 6 and longer["stages"] == {"charbonnier": 3, "mse, cooling": 3}
+
+
+def test_distillation_goes_on_and_writes_a_network_that_load_features_reads(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(distil, "MEASURED", 32)
+    monkeypatch.setattr(distil, "SAVE_FREQ", 1)
+    few = {"held_out": 2, "feature_weights": "random", "batch_size": 1, "patch_size": 32, "out": tmp_path / "out"}
+    distil.run(distil.Options(data=photos, steps=1, **few))
+    facts, text = distil.run(distil.Options(data=photos, steps=2, **few))
+    assert facts["steps"] == 2 and "VGG-16, random, relu4_3" in text
+    assert facts["agreement"]["VGG-16, random"]["relu3_3"]["all"] == pytest.approx(1)  # it is the teacher here
+    made = load_features("small-vgg", ["relu4_3"], tmp_path / "out" / "weights" / "small-vgg.safetensors")
+    assert made.channels("relu4_3") == 112
 
 
 @pytest.mark.parametrize("entry", ["muon", "srresnet"])

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from conftest import shared
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from benchmarks import distil
+from srkit.data import load_dataset
 from srkit.models import features
-from srkit.models.features import CLIP, VGG16, VGG19, Extractor, SqueezeNet, load_features
+from srkit.models.features import CLIP, FOLDER, VGG16, VGG19, Extractor, SmallVGG, SqueezeNet, load_features
+from srkit.models.files import weights_sha256
 from srkit.settings import SRKitError
 
 
@@ -187,6 +192,26 @@ def test_published_weights_from_a_mirror_are_kept_and_without_network_the_error_
 
 
 @pytest.mark.slow
+def test_the_small_vgg_comes_along(monkeypatch):
+    monkeypatch.setattr(features, "fetch_file", lambda *_, **__: pytest.fail("it needs no network"))
+    small = load_features("small-vgg", ["relu1_2", "relu2_2", "relu3_3", "relu4_3"])
+    assert [x.shape[1:] for x in small(batch()).values()] == [(24, 16, 16), (48, 8, 8), (80, 4, 4), (112, 2, 2)]
+    assert sum(parameter.numel() for parameter in small.parameters()) <= 500_000
+    path = FOLDER / "small-vgg.safetensors"
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert path.stat().st_size <= 1_000_000 and card["weights_sha256"] == weights_sha256(load_file(path))
+    assert small.names() == VGG16.names()[: len(small.names())] and "distilled" in small.describe()
+
+
+@pytest.mark.slow
+def test_the_small_vgg_finds_pictures_as_far_apart_as_vgg16_does():
+    large = VGG16(distil.LAYERS, shared("vgg16_caffe_conv1_1-conv5_3.safetensors", "weights"), "caffe")
+    networks = {"small": SmallVGG(distil.LAYERS), "random": SmallVGG(distil.LAYERS, "random")}
+    table = distil.agreement(networks, large, load_dataset("bundled", "test", size=64), (0.2, 0.8))
+    for layer in distil.LAYERS:
+        assert table["small"][layer]["all"] > 0.93 > table["random"][layer]["all"] + 0.05
+
+
 def test_clip(tmp_path, monkeypatch):
     timm = pytest.importorskip("timm", reason="needs timm: pip install timm")
     extractor = CLIP(["stem", "layer1", "layer3"], weights="random")
