@@ -144,7 +144,7 @@ class Tuner:
 
 def _descend(optimizer: Optimizer, loss: Tensor, parameters: list) -> None:
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-        parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient
+        parameter.grad = torch.zeros_like(parameter) if gradient is None else gradient.to(parameter.device)
     optimizer.step()
 
 
