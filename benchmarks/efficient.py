@@ -149,7 +149,8 @@ def train(options: Options, network: str) -> Cooling:
 
 def publish(options: Options, trainer: Cooling, network: str) -> Facts:
     """Write the plain network, in half precision, and its card, which is returned."""
-    scale, photo = trainer.model.scale, trainer.dataset.degradation
+    scale = trainer.model.scale
+    photo: Any = trainer.dataset.degradation
     spoilt = ", LR spoilt as photographs are" if photo else ""
     tests = {
         f"{options.held_out} held-out pictures of {published.SIDE} x {published.SIDE}{spoilt}": trainer.validation,

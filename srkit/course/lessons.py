@@ -7,6 +7,7 @@ swallowed, what was cleared from the screen, what ended a thread.
 from __future__ import annotations
 
 import inspect
+import json
 import os
 import re
 import sys
@@ -285,6 +286,20 @@ def _page(notebook: Any, path: Path) -> str:
     exporter = HTMLExporter(require_js_url="")
     resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
     return exporter.from_notebook_node(notebook, resources)[0]
+
+
+def recorded(name: str) -> dict[str, Any]:
+    """What a run of benchmarks/ found that takes longer than a lesson: figures/reference/NAME.json.
+
+    Raises:
+        SRKitError: there is no such record.
+    """
+    for folder in (HOME / "figures/reference", Path(__file__).parent / "reference"):  # a clone, or an installed package
+        if (path := folder / f"{name}.json").is_file():
+            return json.loads(path.read_text("utf-8"))
+    raise SRKitError(
+        f"no record {name}.json: run python -m benchmarks.{name.split('_')[0]} in a clone of the repository"
+    )
 
 
 def show_source(*things: object) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from srkit.data import sources
-from srkit.data.degradation import PhotoDegradation
+from srkit.data.degradation import Camera, PhotoDegradation
 from srkit.data.images import crop_to_multiple, degrade, dimensions, from_uint8, read, square, to_uint8
 from srkit.data.warping import Warp
 from srkit.settings import SRKitError, free_memory, unknown
@@ -63,7 +63,7 @@ class ImageDataset:
         device: torch.device | str = "cpu",
         config: dict[str, Any] | None = None,
         warp: Warp | None = None,
-        degradation: PhotoDegradation | None = None,
+        degradation: PhotoDegradation | Camera | None = None,
     ) -> None:
         self.device, self.config = torch.device(device), dict(config or {})
         self.warp, self.degradation = warp, degradation
@@ -81,7 +81,7 @@ class ImageDataset:
         if warp:  # a training with another warp is another training: it must not resume from this one's checkpoint
             self.fingerprint += f" warp {warp.strength:g} of {warp.size or 'crops'}"
         if degradation:
-            self.fingerprint += f" photo {degradation.strength:g}"
+            self.fingerprint += f" {degradation}"
         if self.device.type != "cuda" or self.bytes <= free_memory(self.device) // 2:
             self.pictures = [picture.to(self.device).contiguous() for picture in self.pictures]
         else:  # only pinned memory is copied to a GPU while it computes
@@ -108,7 +108,7 @@ class ImageDataset:
         sizes = sorted({(p.shape[-1], p.shape[-2]) for p in self.pictures})
         size = f"{sizes[0][0]} x {sizes[0][1]}" + (f" to {sizes[-1][0]} x {sizes[-1][1]}" if sizes[1:] else "")
         more = f", warp {self.warp.strength:g}" if self.warp else ""
-        more += f", degraded as photographs, {self.degradation.strength:g}" if self.degradation else ""
+        more += f", degraded as by {self.degradation}" if self.degradation else ""
         where = f"{self.bytes / 1e6:.1f} MB on {self.pictures[0].device}"
         return f"ImageDataset({len(self)} pictures, {size}, {where}{more})"
 
@@ -122,6 +122,7 @@ class ImageDataset:
         seed: int = 0,
         augment: bool = True,
         shard: slice = slice(None),
+        warps: Tensor | None = None,
     ) -> Batch:
         """The training batch of one step: random patches, flipped and rotated, and their low.
 
@@ -136,6 +137,7 @@ class ImageDataset:
             seed: another seed, another order.
             augment: flip and rotate each patch at random, one of the eight ways.
             shard: which of the batch's patches to make; several processes share a batch so.
+            warps: (batch_size,), how strongly each patch is warped, 0 to 1, in place of the data set's own warp.
 
         Raises:
             SRKitError: the patch is larger than a picture, or does not divide by the scale.
@@ -146,9 +148,13 @@ class ImageDataset:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
         where = torch.rand(batch_size, 2, generator=generator)[shard]
         ways = torch.randint(8, (batch_size,), generator=generator)[shard]
-        if self.warp:
+        if self.warp or warps is not None:
             noise = torch.rand(batch_size, 8, generator=generator)[shard]
-            high = self.warp.patches(pictures, where, patch_size, noise, self.device)
+            if warps is not None:
+                noise = 0.5 + (noise - 0.5) * warps[shard, None]
+            warp = Warp(1.0) if warps is not None else self.warp
+            assert warp
+            high = warp.patches(pictures, where, patch_size, noise, self.device)
         else:
             high = torch.stack([_cut(*pair, patch_size) for pair in zip(pictures, where.tolist(), strict=True)])
             high = high.to(self.device, non_blocking=True)

@@ -122,6 +122,9 @@ class PhotoDegradation:
         low = self._once(low, generator, 0.5)
         return resize(low, size).mul_(255).round_().clamp_(0, 255).div_(255)
 
+    def __str__(self) -> str:
+        return f"photo {self.strength:g}"
+
     def _once(self, low: Tensor, generator: torch.Generator, share: float) -> Tensor:
         """Out of focus, noise, JPEG; with this share of the full strengths."""
 
@@ -138,3 +141,46 @@ class PhotoDegradation:
         down, right = torch.randint(8, (2,), generator=generator).tolist()
         padded = F.pad(low, (right, 0, down, 0), mode="replicate")
         return jpeg(padded, draw(100 - 70 * top, 98))[..., down:, right:]
+
+
+# ---------------------------------------------------------------------------------- one camera
+
+
+def soften(pictures: Tensor, sigma: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Each picture (N, 3, H, W) blurred by a round Gaussian of its own `sigma`, (N,), in pixels; 0 changes nothing."""
+    return blur(pictures, sigma.clamp(min=0.05))  # narrower than that, no other pixel weighs anything
+
+
+def add_noise(pictures: Tensor, sigma: Tensor, generator: torch.Generator) -> Tensor:
+    """Each picture (N, 3, H, W) with Gaussian noise of its own `sigma`, (N,), of values in [0, 1], in 256 levels."""
+    noise = torch.randn(pictures.shape, generator=generator) * sigma.view(-1, 1, 1, 1)
+    noisy = pictures + noise.to(pictures, non_blocking=True)
+    return noisy.mul_(255).round_().clamp_(0, 255).div_(255)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """LR as one camera takes it, always the same: I_x = D(I_y; δ) with an unknown δ, which lesson 08 finds out.
+
+    Args:
+        blur: standard deviation of its lens's blur, in pixels of LR.
+        noise: standard deviation of its sensor's noise, of values in [0, 1].
+
+    Raises:
+        SRKitError: one is negative.
+    """
+
+    blur: float
+    noise: float
+
+    def __post_init__(self) -> None:
+        if not (self.blur >= 0 and self.noise >= 0):
+            raise SRKitError(f"a camera with blur {self.blur} and noise {self.noise}: both are 0 or more")
+
+    def __call__(self, high: Tensor, scale: int, generator: torch.Generator) -> Tensor:
+        """Make low (N, 3, h, w) from high (N, 3, scale * h, scale * w), on its device; `generator` on the CPU."""
+        low = soften(degrade(high, scale), torch.full((len(high),), self.blur))
+        return add_noise(low, torch.full((len(high),), self.noise), generator)
+
+    def __str__(self) -> str:
+        return f"camera with blur {self.blur:g} and noise {self.noise:g}"

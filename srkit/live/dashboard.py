@@ -7,6 +7,7 @@ counts up every half second, and at each count the view takes over what is new (
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -70,6 +71,7 @@ class Dashboard:
         view: the widget that `show` displays.
         presets: the lesson's and the student's own.
         sliders: one for each term, and "lr", the learning rate.
+        hypers: one for each hyper-parameter that a `TuningTrainer` moves, to look at.
         gallery: the picture that one watches, and its snapshots.
         message: a line below the status; `failure`: the last lines of what went wrong in a callback.
     """
@@ -80,6 +82,7 @@ class Dashboard:
         self.presets = Presets(run.trainer.loss.weights, presets or {}, here.runs / "presets.json")
         self.message, self.failure = self.presets.message, ""
         self.sliders: dict[str, W.SelectionSlider] = {}
+        self.hypers: dict[str, W.FloatSlider | W.FloatLogSlider] = {}
         self._shown: dict[str, float] = {}  # the weights on the sliders
         self._drawn = (0, 0)  # how many rows and moves the curves show
         self._lock = threading.Lock()  # JupyterLab calls back in two threads: one refresh at a time
@@ -143,7 +146,8 @@ class Dashboard:
             self._messages,
             W.Box([self._presets, self._name, save_preset], layout=ROW),
             W.GridBox(
-                list(self.sliders.values()), layout={**OPEN, "grid_gap": "0 20px", "grid_template_columns": columns}
+                [*self.sliders.values(), *self.hypers.values()],
+                layout={**OPEN, "grid_gap": "0 20px", "grid_template_columns": columns},
             ),
             self._remark,
             *self._picture_widgets(),
@@ -166,6 +170,14 @@ class Dashboard:
             )
             self._callbacks[term] = self._guarded(functools.partial(self._on_slider, term))
             self.sliders[term].observe(self._callbacks[term], "value")
+
+        for one in getattr(self.run.trainer, "hypers", ()):  # these move by themselves
+            kind, ends = W.FloatSlider, (one.least, one.most)
+            if one.log:
+                kind, ends = W.FloatLogSlider, (math.log10(one.least), math.log10(one.most))
+            options = {"min": ends[0], "max": ends[1], "step": (ends[1] - ends[0]) / 500, "readout_format": ".3g"}
+            look = {"style": {"description_width": "92px"}, "layout": {**FIT, "min_width": "0"}}
+            self.hypers[one.name] = kind(one.start, description=one.name, disabled=True, **options, **look)
 
     def _picture_widgets(self) -> list[W.Widget]:
         self._images = {name: W.Image(format="jpeg") for name in STRIP}
@@ -266,7 +278,11 @@ class Dashboard:
         self._remark.value = f'<div class="srkit-under">{HINT}{_box("said", self.message)}</div>'
 
     def _draw_sliders(self) -> None:
-        """Show the weights that hold, whoever set them."""
+        """Show the weights that hold, whoever set them, and hyper-parameters as they are."""
+        if self.hypers:
+            trainer: Any = self.run.trainer
+            for slider, value in zip(self.hypers.values(), trainer.values().tolist(), strict=True):
+                slider.value = value
         values = self.run.weights.snapshot()
         if values == self._shown:
             return

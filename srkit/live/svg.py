@@ -38,7 +38,8 @@ def draw(history: History, features: str = "") -> str:
         features: whose features the perceptual terms compare, for the graph's heading.
     """
     known = history.names()  # before the rows: each name is in one of them
-    names = [name for name in known if f"weighted/{name}" in known or name in PROBABILITIES]
+    tuned = [name for name in known if name.startswith("hyper/") and name != "hyper/loss"]
+    names = [name for name in known if f"weighted/{name}" in known or name in PROBABILITIES] + tuned
     rows, moves = [row for row in list(history.rows) if "lr" in row], list(history.moves)
     lines = {name: line(rows, name) for name in names}
     colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(lines)}
@@ -59,12 +60,14 @@ def draw(history: History, features: str = "") -> str:
 def _graphs(names: Sequence[str]) -> dict[str, list[str]]:
     """Which lines stand together in a graph, by its title."""
     pixels = [name for name in names if term_of(name) in PIXEL_TERMS]
-    others = [name for name in names if name not in (*pixels, *PROBABILITIES)]
+    tuned = [name for name in names if name.startswith("hyper/")]  # each has a range of its own
+    others = [name for name in names if name not in (*pixels, *PROBABILITIES, *tuned)]
     layers = all(term_of(name) not in ("tv", "adversarial") for name in others)
     titles = {
         "Pixel terms": pixels,
         "Perceptual terms" if layers else "Other terms": others,
         PAIRS[PROBABILITIES][0]: [name for name in names if name in PROBABILITIES],
+        **{f"Hyper-parameter {name.removeprefix('hyper/')}": [name] for name in tuned},
     }
     return {title: names for title, names in titles.items() if names}
 

@@ -88,6 +88,12 @@ def with_skip(outputs, low):
     return [output + F.interpolate(low, output.shape[-2:], mode="bilinear") for output in outputs]
 
 
+def hyper_step(raw, weight, kernel, gate, x, y, lr):
+    delta = torch.zeros_like(raw).requires_grad_()
+    F.mse_loss(x @ (weight + kernel * (gate * delta).sum()), y).backward()
+    return raw - lr * delta.grad
+
+
 RIGHT = {
     "train": train,
     "cosine": cosine,
@@ -104,6 +110,15 @@ RIGHT = {
     ),
     "multiply_adds": lambda kernel, inputs, outputs, h, w: nn.Conv2d(inputs, outputs, kernel).weight.numel() * (h * w),
     "with_skip": with_skip,
+    "to_range": lambda raw, least, most: most - (most - least) * (-raw).sigmoid(),
+    "perturb": lambda raw, spread, noise: raw[None] + noise * (1 + spread.exp()).log(),
+    "respond": lambda x, weight, kernel, gate, delta: (x * (weight + torch.outer((delta * gate).sum(1), kernel))).sum(
+        1
+    ),
+    "hyper_step": hyper_step,
+    "fade": lambda low, strength, generator: torch.lerp(
+        low, low.mean(1, keepdim=True).expand_as(low), strength[:, None, None, None]
+    ),
 }
 
 

@@ -14,10 +14,21 @@ from conftest import photograph
 from cuda import fake_cuda
 from srkit import inference, live, losses, metrics, models
 from srkit.data import ImageDataset, load_dataset
-from srkit.data.degradation import PhotoDegradation
+from srkit.data.degradation import Camera, PhotoDegradation
 from srkit.data.images import write
 from srkit.models.features import load_features
-from srkit.training import FineTuner, GANConfig, GANTrainer, TrainConfig, Trainer, compare, resume
+from srkit.training import (
+    FineTuner,
+    GANConfig,
+    GANTrainer,
+    TrainConfig,
+    Trainer,
+    TuningConfig,
+    TuningTrainer,
+    compare,
+    resume,
+)
+from srkit.training.hyper import HYPERS
 
 SMALL = {"batch_size": 2, "patch_size": 32, "warmup": 2, "log_freq": 4, "val_freq": 4, "save_freq": 4}
 SMALL |= {"device": "cuda", "feature_weights": "random"}
@@ -158,3 +169,16 @@ def test_between_two_rows_of_the_history_nothing_waits_for_the_device(kind, pict
     assert sum(fake_cuda.waits.values()) == 0
     trainer.flush()
     assert sum(fake_cuda.waits.values()) == 1
+
+
+def test_self_tuning_and_resuming(pictures, tmp_path):
+    validation = ImageDataset([photograph(48, 48, 9).mul(255).byte()], device="cuda", degradation=Camera(1.0, 0.02))
+    config = TuningConfig(steps=6, hyper_warmup=1, hyper_freq=2, **SMALL)
+    options = {"hypers": HYPERS, "validation": validation, "out": tmp_path}
+    trainer = TuningTrainer(network(), pictures, config, **options)
+    before = trainer.values()
+    trainer.fit(progress=False)
+    assert not torch.equal(trainer.values(), before) and trainer.tuner.raw.device.type == "cpu"
+    again = TuningTrainer(network(), pictures, config, **options)
+    again.restore()
+    assert again.step_number == 6 and torch.equal(again.tuner.raw, trainer.tuner.raw)

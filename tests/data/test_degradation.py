@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
-from srkit.data import load_dataset
-from srkit.data.degradation import PhotoDegradation, blur, jpeg
+from srkit.data import ImageDataset, load_dataset
+from srkit.data.degradation import Camera, PhotoDegradation, blur, jpeg, soften
+from srkit.data.images import degrade
+from srkit.data.warping import Warp
 from srkit.settings import SRKitError
 
 
@@ -76,3 +78,31 @@ def test_data_set_of_photographs_makes_the_same_low_each_time_and_is_another_tra
         assert not torch.equal(one.low, clean.batch(step, 2, 48, 4).low)
     lows = [torch.cat([pair.low for pair in photo.pairs(4, batch_size)]) for batch_size in (1, 2)]
     assert torch.equal(*lows)
+
+
+def test_camera_blurs_and_adds_noise_as_it_says_and_its_data_set_is_another(high):
+    batch = high[None, :, :96, :96]
+    generator = torch.Generator().manual_seed(0)
+    clean = Camera(0, 0)(batch, 4, generator)
+    assert torch.equal(clean, degrade(batch, 4))
+    noisy = Camera(0, 0.05)(torch.full((1, 3, 192, 192), 0.5), 4, generator)
+    assert noisy.std() == pytest.approx(0.05, rel=0.05) and torch.equal(noisy, (noisy * 255).round() / 255)
+    point = torch.zeros(1, 3, 25, 25)
+    point[..., 12, 12] = 1
+    spread = soften(point, torch.tensor([1.5]))[0, 0]
+    line = torch.arange(25) - 12.0
+    assert (spread.sum(0) * line**2).sum().sqrt() == pytest.approx(1.5, abs=0.05)
+    pictures = [(high * 255).to(torch.uint8)]
+    one, other = (ImageDataset(pictures, degradation=camera) for camera in (Camera(1, 0.1), Camera(1, 0.2)))
+    assert one.fingerprint != other.fingerprint != ImageDataset(pictures).fingerprint
+    assert "camera with blur 1" in repr(one)
+    with pytest.raises(SRKitError, match="0 or more"):
+        Camera(-1, 0)
+
+
+def test_warps_of_each_patchs_own_strength(high):
+    pictures = ImageDataset([(high * 255).to(torch.uint8)])
+    warped = pictures.batch(0, 2, 48, 4, warps=torch.tensor([0.0, 1.0])).high
+    still, strong = (ImageDataset(pictures.pictures, warp=Warp(one)).batch(0, 2, 48, 4).high for one in (0.0, 1.0))
+    assert torch.allclose(warped[0], still[0], atol=1.5 / 255) and torch.equal(warped[1], strong[1])
+    assert not torch.allclose(still[1], strong[1], atol=0.05)

@@ -12,11 +12,13 @@ from conftest import photograph
 from PIL import Image
 
 from srkit import live, models, settings
+from srkit.data import ImageDataset
 from srkit.live import dashboard
 from srkit.live.gallery import still
 from srkit.losses import WeightedLoss
 from srkit.settings import SRKitError
-from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer
+from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer, TuningConfig, TuningTrainer
+from srkit.training.hyper import HYPERS
 
 SETTINGS = {"steps": 12, "batch_size": 2, "patch_size": 24, "log_freq": 2, "device": "cpu", "ema": 0.9}
 PRESETS = {"MSE only": {"mse": 1}, "paper's": {"mse": 1, "l1": 0.0125}, "detail": {"l1": 0.05, "lr": 2e-3}}
@@ -240,3 +242,22 @@ def test_captions_name_the_features_and_a_gans_diagnosis(dataset, here):
     assert not board.run.error and diagnosis and diagnosis in page(board) and diagnosis in caption
     assert "SqueezeNet, random weights" in caption and "SqueezeNet, random weights" in page(board)
     assert "D(real) and D(output)" in page(board) and "adversarial" in board.sliders
+
+
+def test_hyper_parameters_move_by_themselves_on_sliders_that_nobody_can_move(here, monkeypatch):
+    monkeypatch.setattr(dashboard, "display", lambda *shown: None)
+    monkeypatch.delenv("SRKIT_HEADLESS", raising=False)
+    pictures = [(photograph(48, 48, seed) * 255).to(torch.uint8) for seed in (1, 2)]
+    config = TuningConfig(**SETTINGS, hyper_warmup=2)
+    model = models.create("srresnet-small", 2, channels=8, blocks=1)
+    options = {"hypers": HYPERS, "validation": ImageDataset(pictures[1:])}
+    board = live.show(
+        live.Run(TuningTrainer(model, ImageDataset(pictures[:1]), config, **options), pictures[0] / 255), here
+    )
+    before = {name: slider.value for name, slider in board.hypers.items()}
+    assert [*before] == [one.name for one in HYPERS] and all(slider.disabled for slider in board.hypers.values())
+    train(board)
+    assert board.run.state == "finished", board.run.error
+    for (name, slider), value in zip(board.hypers.items(), board.run.trainer.values().tolist(), strict=True):
+        assert slider.value == pytest.approx(value, rel=1e-4) and slider.value != before[name]
+        assert f"Hyper-parameter {name}" in page(board)
