@@ -20,21 +20,18 @@ from IPython.display import HTML, display
 
 from srkit.live import export
 from srkit.live.coach import Advice, Mission, advise
-from srkit.live.film import Frame
-from srkit.live.gallery import VIEWS, Gallery, Kept, describe, locator, png, tile, view
+from srkit.live.controls import FIT, OPEN, ROW, Controls, button, put
+from srkit.live.gallery import Gallery, Kept, tile
 from srkit.live.presets import Presets
 from srkit.live.run import Run, last_lines
-from srkit.live.svg import colors_of, draw, short
-from srkit.settings import Setup, SRKitError, unknown
+from srkit.live.screen import Screen
+from srkit.live.svg import draw
+from srkit.settings import Setup, SRKitError
 
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 BEAT = 250  # milliseconds between two refreshes
 STALE = 3.0  # seconds without one while the run goes on: the page was loaded anew
 MORE = 1000  # steps
-GRID = 6  # by 6 places of the detail that a click chooses among
-FIT = {"width": "auto", "flex": "0 0 auto"}  # layouts: of a control, of what may be large, of a line of controls
-OPEN = {"grid_gap": "6px", "overflow": "visible"}
-ROW = {**OPEN, "flex_flow": "row wrap", "align_items": "center"}
 
 
 def show(
@@ -84,9 +81,8 @@ class Dashboard:
     Attributes:
         view: the widget that `show` displays.
         presets: the lesson's and the student's own.
-        sliders: one for each term, and "lr", the learning rate.
-        gallery: the pictures that one watches, and the snapshots.
-        picture: which of the film's pictures is shown; `frame`: the frame that is looked at, or None for the newest.
+        controls: sliders and presets; `screen`: the pictures, and the place and time that are looked at.
+        gallery: the snapshots.
         message: a line below the sliders; `failure`: the last lines of what went wrong in a callback.
     """
 
@@ -103,30 +99,21 @@ class Dashboard:
         self.presets = Presets(run.trainer.loss.weights, presets or {}, here.runs / "presets.json")
         self.missions = dict.fromkeys(missions, 0)  # how many of its steps are done
         self.message, self.failure = self.presets.message, ""
-        self.sliders: dict[str, W.SelectionSlider] = {}
-        self.picture, self.frame = next(iter(self.film.pictures)), None
-        self._drawn: Any = None  # what curves and pictures show
-        self._shown: dict[str, float] = {}  # the weights on the sliders
+        self._drawn: Any = None  # what the curves show
         self._advice: Advice | None = None
         self._beats, self._last_beat = 0, time.monotonic()
         self._sure = self._reviving = False
         self._lock = threading.Lock()  # JupyterLab calls back in two threads: one refresh at a time
+        self.controls = Controls(run, self.presets, self._guarded, self._say)
+        self.screen = Screen(run, self.gallery, self._guarded)
         self._build()
-        self._draw_presets()
         self.refresh()
 
     # ------------------------------------------------------------------------------ what its buttons do
 
     def apply(self, name: str) -> None:
-        """Set all weights to those of a preset, from one and the same step on.
-
-        Raises:
-            SRKitError: no such preset.
-        """
-        presets = self.presets.all()
-        if name not in presets:
-            raise unknown("preset", name, presets)
-        self.run.weights.set(**presets[name])
+        """Set all weights to those of a preset, see `Controls.apply`."""
+        self.controls.apply(name)
 
     def keep(self) -> Kept:
         """Take model, weights and output as they are now into the gallery."""
@@ -140,17 +127,13 @@ class Dashboard:
         self.gallery.kept.clear()
         self._draw_tiles()
 
-    def look(self, frame: Frame | None) -> None:
-        """Look at a frame of the film, or at the newest again; the training goes on."""
-        self.frame = frame
-
     def save(self, name: str = "by_hand") -> Path:
         """Save the graded figure, see `Gallery.save`; returns the path of the PNG.
 
         Raises:
             SRKitError: the figure cannot be written.
         """
-        path = self.gallery.save(name, self.here, self.picture)
+        path = self.gallery.save(name, self.here, self.screen.picture)
         self.message = f"saved: {os.path.relpath(path)}"
         return path
 
@@ -160,111 +143,42 @@ class Dashboard:
         Raises:
             SRKitError: they cannot be written.
         """
-        folder = self.here.figures
-        paths = folder / f"{self.here.lesson}_film.html", folder / f"{self.here.lesson}_film.gif"
+        paths = tuple(self.here.figures / f"{self.here.lesson}_film.{kind}" for kind in ("html", "gif"))
         export.write_page(self.run, paths[0])
-        export.write_gif(self.run, paths[1], self.picture)
+        export.write_gif(self.run, paths[1], self.screen.picture)
         self.message = f"written: {' and '.join(os.path.relpath(path) for path in paths)}"
-        return paths
+        return paths[0], paths[1]
 
     # ------------------------------------------------------------------------------ building
 
     def _build(self) -> None:
+        guarded = self._guarded
         self._play = W.Play(value=1, min=0, max=10**9, interval=BEAT, show_repeat=False, layout=FIT)
         self._playing = "playing" if self._play.has_trait("playing") else "_playing"  # ipywidgets 8, or 7
-        self._play.observe(self._guarded(self._on_play), self._playing)
-        self._play.observe(self._guarded(self._on_beat), "value")
-        self._status, self._messages, self._remark = W.HTML(), W.HTML(), W.HTML()
-        self._graphs, self._tiles, self._mission = W.HTML(), W.Box(layout=ROW), W.HTML()
-        self._presets = W.Box(layout=ROW)
-        self._name = W.Text(placeholder="name of your own", layout={**FIT, "width": "130px"})
-        save_preset = self._button("save preset", self._on_save_preset, "keep the weights as they are now")
-        self._follow = self._button("", self._on_follow, "do what the coach says")
-        controls = [W.Box([self._play], layout=ROW), self._status, self._messages, self._presets]
-        controls += self._slider_widgets()
-        controls += [W.Box([self._name, save_preset], layout=ROW), self._remark, self._follow, self._mission]
-        left = W.VBox(controls, layout={**OPEN, "flex": "1 1 300px", "max_width": "380px", "grid_gap": "3px"})
-        right = W.VBox(self._picture_widgets(), layout={**OPEN, "flex": "3 1 600px"})
+        self._play.observe(guarded(self._on_play), self._playing)
+        self._play.observe(guarded(self._on_beat), "value")
+        self._status, self._messages, self._remark, self._graphs, self._mission = (W.HTML() for _ in range(5))
+        self._tiles = W.Box(layout={**ROW, "align_items": "flex-start"})
+        self._follow = button("", guarded(self._on_follow), "do what the coach says")
         style = W.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
-        main = W.Box([left, right], layout={**OPEN, "flex_flow": "row wrap", "grid_gap": "18px"})
+        controls = self.controls
+        left = [self._play, self._status, self._messages, controls.presets, controls.view, controls.save]
+        left += [self._remark, self._follow, self._mission]
+        actions = [
+            button("undo", guarded(lambda pressed: self.run.undo()), "back to just before the last move"),
+            button("keep this", guarded(lambda pressed: self.keep()), "a snapshot for the gallery"),
+            button(f"+{MORE} steps", guarded(lambda pressed: self.run.extend(MORE))),
+            button("export the film", guarded(lambda pressed: self.export()), "a page for a colleague, and a GIF"),
+            button("save the graded figure", guarded(lambda pressed: self.save())),
+        ]
+        right = [self.screen.view, self._graphs, self.screen.time, W.Box(actions, layout=ROW)]
+        columns = [
+            W.VBox(left, layout={**OPEN, "flex": "1 1 280px", "max_width": "360px", "grid_gap": "3px"}),
+            W.VBox(right, layout={**OPEN, "flex": "3 1 560px"}),
+        ]
+        main = W.Box(columns, layout={**OPEN, "flex_flow": "row wrap", "grid_gap": "18px"})
         self.view = W.VBox([style, main, self._tiles], layout=OPEN)
         self.view.add_class("srkit")
-
-    def _slider_widgets(self) -> list[W.Widget]:
-        """A slider for each term in its curve's colour, its shares below it, and apart from them the learning rate."""
-        self._callbacks, self._bars, widgets = {}, {}, []
-        for number, (term, value) in enumerate(self.run.weights.snapshot().items()):
-            slider = self.sliders[term] = W.SelectionSlider(
-                options=self.presets.stops(term, value),
-                value=value,
-                description="learning rate" if term == "lr" else f"λ {term}",
-                continuous_update=False,  # one drag is one move
-                style={"description_width": "96px"},
-                layout={**FIT, "min_width": "0"},
-            )
-            self._callbacks[term] = self._guarded(functools.partial(self._on_slider, term))
-            slider.observe(self._callbacks[term], "value")
-            slider.add_class("srkit-rate" if term == "lr" else f"srkit-c{number % 7}")
-            widgets.append(slider)
-            if term != "lr":
-                self._bars[term] = W.HTML()
-                widgets.append(self._bars[term])
-        return widgets
-
-    def _picture_widgets(self) -> list[W.Widget]:
-        several = list(self.film.pictures)
-        self._which = W.ToggleButtons(options=several, layout={**FIT, "display": "" if len(several) > 1 else "none"})
-        self._kind = W.ToggleButtons(options=VIEWS, layout=FIT)
-        self._against = W.Dropdown(options=["bicubic", "ground truth"], layout={**FIT, "width": "130px"})
-        self._line = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, readout=False, layout={"width": "384px"})
-        self._scrub = W.IntSlider(value=0, min=0, max=1, readout=False, layout={"flex": "1 1 200px"})
-        self._scrub.add_class("srkit-scrub")
-        self._scrub.observe(self._guarded(self._on_scrub), "value")
-        for widget in (self._which, self._kind, self._against, self._line):
-            widget.observe(self._guarded(lambda change: None), "value")  # refresh does it
-        self._which.observe(self._guarded(self._on_which), "value")
-        self._large, self._truth, self._bicubic, self._whole = (W.Image(format="png") for _ in range(4))
-        for image in (self._large, self._truth, self._bicubic, self._whole):
-            image.add_class("srkit-exact")
-        self._large.add_class("srkit-big")
-        self._words, self._moment = W.HTML(), W.HTML()
-        places = [self._button("", functools.partial(self._on_place, row, column), "show this part")
-                  for row in range(GRID) for column in range(GRID)]  # fmt: skip
-        for number, place in enumerate(places):
-            place.tooltip = f"detail in row {number // GRID + 1}, column {number % GRID + 1}"
-        overlay = W.GridBox(places, layout={"grid_template_columns": f"repeat({GRID}, 1fr)", "grid_gap": "0"})
-        overlay.add_class("srkit-overlay")
-        chooser = W.Box([self._whole, overlay], layout={"overflow": "visible"})
-        chooser.add_class("srkit-chooser")
-        small = W.VBox([
-            W.HTML("<b>whole picture</b>: click to move the detail"), chooser,
-            W.HTML("<b>bicubic</b>"), self._bicubic, W.HTML("<b>ground truth</b>"), self._truth,
-        ], layout={**OPEN, "grid_gap": "2px", "flex": "0 0 auto"})  # fmt: skip
-        small.add_class("srkit-small")
-        against = W.Box([self._kind, W.HTML("against"), self._against], layout=ROW)
-        large = W.VBox([against, self._large, self._line, self._words], layout={**OPEN, "grid_gap": "2px"})
-        self._newest = self._button("newest", self._on_newest, "look at the newest picture again")
-        self._back = self._button("go on from here", self._on_back, "as if what came later had not been")
-        buttons = [
-            self._button("undo", lambda button: self.run.undo(), "back to just before the last move"),
-            self._button("keep this", lambda button: self.keep(), "a snapshot for the gallery"),
-            self._button(f"+{MORE} steps", lambda button: self.run.extend(MORE)),
-            self._button("export the film", lambda button: self.export(), "a page for a colleague, and a GIF"),
-            self._button("save the graded figure", lambda button: self.save()),
-        ]
-        scrub = W.Box([W.HTML("time"), self._scrub, self._moment, self._newest, self._back], layout=ROW)
-        return [
-            self._which,
-            W.Box([large, small], layout={**OPEN, "flex_flow": "row wrap", "grid_gap": "14px"}),
-            self._graphs,
-            scrub,
-            W.Box(buttons, layout=ROW),
-        ]
-
-    def _button(self, words: str, callback: Callable[[W.Button], Any], tooltip: str = "") -> W.Button:
-        button = W.Button(description=words, tooltip=tooltip, layout=FIT)
-        button.on_click(self._guarded(callback))
-        return button
 
     # ------------------------------------------------------------------------------ callbacks
 
@@ -314,54 +228,22 @@ class Dashboard:
                 self._play.playing = True
                 self._reviving = False
 
-    def _on_slider(self, term: str, change: Any) -> None:
-        if change["new"] != self.run.weights.snapshot()[term]:
-            self.message = ""
-            self._shown = {}  # taken or refused: the slider shows what holds
-            self.run.weights.set(**{term: change["new"]})
-
-    def _on_preset(self, button: W.Button) -> None:
-        self.message = ""
-        self.apply(button.description)
-
-    def _on_save_preset(self, button: W.Button) -> None:
-        self.message = f"saved: {self.presets.save(self._name.value, self.run.weights.snapshot())}"
-        self._name.value = ""
-        self._draw_presets()
-
-    def _on_follow(self, button: W.Button) -> None:
+    def _on_follow(self, pressed: W.Button) -> None:
         if self._advice:
             self._advice.follow(self.run)
-            self.frame = None
+            self.screen.frame = None
 
-    def _on_which(self, change: Any) -> None:
-        self.picture = change["new"]
+    def _on_kept(self, kept: Kept, pressed: W.Button) -> None:
+        self.run.go_back(kept.frame)
+        self.screen.frame = None
 
-    def _on_place(self, row: int, column: int, button: W.Button) -> None:
-        high, side = self.film.pictures[self.picture], self.film.side
-        left, top = ((2 * at + 1) * size // (2 * GRID) - side // 2
-                     for at, size in ((column, high.shape[-1]), (row, high.shape[-2])))  # fmt: skip
-        self.run.place(self.picture, left, top)
-
-    def _on_scrub(self, change: Any) -> None:
-        frames = self.film.frames
-        if change["new"] < len(frames) - 1:
-            self.frame = frames[change["new"]]
-
-    def _on_newest(self, button: W.Button) -> None:
-        self.frame = None
-
-    def _on_back(self, button: W.Button) -> None:
-        if self.frame:
-            self.run.go_back(self.frame)
-            self.message = f"went back to step {self.frame.step}: the other future stays as a dotted line"
-            self.frame = None
-
-    def _on_clear(self, button: W.Button) -> None:
-        if not self._sure:
-            self._sure, button.description = True, "really clear the gallery?"
-        else:
+    def _on_clear(self, pressed: W.Button) -> None:
+        if self._sure:
             self.clear()
+        self._sure, pressed.description = not self._sure, "really clear the gallery?"
+
+    def _say(self, line: str) -> None:
+        self.message = line
 
     # ------------------------------------------------------------------------------ drawing
 
@@ -370,21 +252,28 @@ class Dashboard:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            if self.run.state in ("stopped", "finished", "failed") and getattr(self._play, self._playing):
+            run, film = self.run, self.film
+            if run.state in ("stopped", "finished", "failed") and getattr(self._play, self._playing):
                 setattr(self._play, self._playing, False)
             self._draw_status()
-            self._draw_sliders()
-            frame = self.frame or self.film.frames[-1]
-            against = self._choices()
-            drawn = (frame, frame is self.film.frames[-1], len(self.run.history.rows), len(self.run.history.moves),
-                     len(self.film.ghost))  # fmt: skip
+            self.controls.draw()
+            history, newest = run.history, film.frames[-1]
+            self.screen.draw_time()
+            drawn = (
+                newest,
+                self.screen.frame,
+                id(newest.details),
+                len(history.rows),
+                len(history.moves),
+                len(film.ghost),
+            )
             if drawn != self._drawn:
                 self._drawn = drawn
-                self._graphs.value = draw(self.film, self.run.history, self.frame)
-                self._draw_shares(frame)
-                self._draw_scrubber()
-                self._draw_advice()
-            self._draw_pictures(frame, against)
+                self._graphs.value = draw(film, history, self.screen.frame)
+                self.controls.draw_shares(self.screen.frame or newest)
+                self._check_missions()
+            self._draw_advice()
+            self.screen.draw(self.screen.frame or newest, self._beats)
         finally:
             self._lock.release()
 
@@ -397,131 +286,39 @@ class Dashboard:
             facts[0] += f'<b class="srkit-gone srkit-beat{self._beats % 2}">no news: run this cell again</b>'
         if run.step and run.state in ("running", "paused"):
             facts.append(f"about {(total - run.step) * run.trainer.seconds / run.step:.0f} s to go")
-        self._set(self._status, (
+        put(self._status, (
             f'<div class="srkit-facts">{"".join(f"<span>{fact}</span>" for fact in facts)}</div>'
             f'<div class="srkit-bar"><div style="width:{100 * run.step / total:.1f}%"></div></div>'
         ))  # fmt: skip
         boxes = [_box("error", error) for error in (run.error, self.failure)]
-        self._set(self._messages, "".join(boxes + [_box("said", line) for line in run.messages[-2:]]))
-
-    def _draw_sliders(self) -> None:
-        """Show the weights that hold, whoever set them."""
-        values = self.run.weights.snapshot()
-        if values == self._shown:
-            return
-        self._shown = values
-        for term, slider in self.sliders.items():
-            value = values[term]
-            if value not in [stop for _, stop in slider.options]:  # set in a cell, to a weight of its own
-                slider.unobserve(self._callbacks[term], "value")
-                slider.options = sorted([*slider.options, (short(value), value)], key=lambda option: option[1])
-                slider.value = value
-                slider.observe(self._callbacks[term], "value")
-            slider.value = value
-        presets = self.presets.all()
-        for button in self._presets.children:
-            button.button_style = "info" if presets[button.description].items() <= values.items() else ""
-
-    def _draw_shares(self, frame: Frame) -> None:
-        """Each term's share of the loss and of the gradient, as two bars below its slider."""
-        colors = colors_of(self.run.trainer.loss.weights)
-        for term, bar in self._bars.items():
-            loss, pull = (_share(part, term) for part in (frame.loss, frame.pull))
-            lines = "".join(
-                f'<i style="width:{100 * share:.0f}%;background:{colors[term]}"></i>' for share in (loss, pull)
-            )
-            words = f"{loss:.0%} of the loss, {pull:.0%} of the gradient" if loss else "off: still measured below"
-            self._set(bar, f'<div class="srkit-share" title="{words}"><div>{lines}</div><span>{words}</span></div>')
-
-    def _draw_scrubber(self) -> None:
-        frames = self.film.frames
-        at = next((index for index, one in enumerate(frames) if one is self.frame), len(frames) - 1)
-        if self.frame is not None and all(one is not self.frame for one in frames):
-            self.frame = None  # it is of a future that was left, or was thinned out
-        with self._scrub.hold_sync():
-            self._scrub.max = max(1, len(frames) - 1)
-            self._scrub.value = at
-        seen = frames[at]
-        self._set(self._moment, f"step {seen.step}")
-        self._newest.disabled = self.frame is None
-        self._back.disabled = self.frame is None or seen.state is None
+        put(self._messages, "".join(boxes + [_box("said", line) for line in run.messages[-2:]]))
 
     def _draw_advice(self) -> None:
         self._advice, words = advise(self.run), self.run.trainer.diagnose()
         said = self._advice.text if self._advice else ""
-        self._set(
-            self._remark, "".join(_box(*one) for one in (("coach", said), ("coach", words), ("said", self.message)))
-        )
+        put(self._remark, "".join(_box(*one) for one in (("coach", said), ("coach", words), ("said", self.message))))
         button = self._advice.button if self._advice else ""
         self._follow.description, self._follow.layout.display = button, "" if button else "none"
-        for mission in self.missions:
-            self.missions[mission] = max(self.missions[mission], mission.done(self.film))
-            self.here.accomplished(mission.name, self.missions[mission] == len(mission.steps))
-        self._set(self._mission, "".join(
-            f'<div class="srkit-mission">{"✓" if done == len(mission.steps) else f"{done}/{len(mission.steps)}"} '
-            f"<b>{escape(mission.name)}</b>: {escape(mission.text)}</div>"
-            for mission, done in self.missions.items()
-        ))  # fmt: skip
 
-    def _choices(self) -> dict[str, Any]:
-        others = self.gallery.others()
-        names = ["bicubic", *(name for name in others if name != "bicubic")]
-        if list(self._against.options) != names:
-            chosen = self._against.value
-            self._against.options = names
-            self._against.value = chosen if chosen in names else "bicubic"
-        return others
-
-    def _draw_pictures(self, frame: Frame, others: Mapping[str, Any]) -> None:
-        index, kind, name = list(self.film.pictures).index(self.picture), self._kind.value, self._against.value
-        blinked = bool(self._beats // 2 % 2)
-        key = (frame, index, kind, name, self._line.value, blinked and kind == "blink", self.film.places[self.picture],
-               len(self.gallery.kept))  # fmt: skip
-        if key == getattr(self, "_seen", None):
-            return
-        self._seen = key
-        self._large.value = png(view(kind, frame.details[index], others[name][index], self._line.value, blinked))
-        self._truth.value, self._bicubic.value = (png(others[one][index]) for one in ("ground truth", "bicubic"))
-        self._whole.value = png(
-            locator(self.film.pictures[self.picture], self.film.places[self.picture], self.film.side)
-        )
-        self._line.layout.display = "" if kind == "wipe" else "none"
-        shown = {"wipe": f"{name} | output", "blink": name if blinked else "output", "output": "output"}.get(kind, "")
-        shown = shown or f"128 + 8 · (output - {name})"
-        alt = f"{shown} of {self.picture}, step {frame.step}"
-        over = frame.psnr - (self.film.bicubic.psnr if self.film.bicubic else 0)
-        words = f"<b>{escape(shown)}</b> · step {frame.step} · {frame.psnr:.2f} dB ({over:+.2f} against bicubic)"
-        self._set(self._words, f'<div class="srkit-words" role="img" aria-label="{escape(alt)}">{words}</div>')
-
-    def _draw_presets(self) -> None:
-        presets = self.presets.all().items()
-        self._presets.children = [self._button(name, self._on_preset, ", ".join(describe(p))) for name, p in presets]
-        self._shown = {}
+    def _check_missions(self) -> None:
+        lines = []
+        for mission, before in self.missions.items():
+            done, parts = max(before, mission.done(self.film)), len(mission.steps)
+            self.missions[mission] = done
+            self.here.accomplished(mission.name, done == parts)
+            mark = "✓" if done == parts else f"{done}/{parts}"
+            words = f"{mark} <b>{escape(mission.name)}</b>: {escape(mission.text)}"
+            lines.append(f'<div class="srkit-mission">{words}</div>')
+        put(self._mission, "".join(lines))
 
     def _draw_tiles(self) -> None:
-        index, self._sure = list(self.film.pictures).index(self.picture), False
-        tiles = []
+        index, self._sure, tiles = list(self.film.pictures).index(self.screen.picture), False, []
         for number, kept in enumerate(self.gallery.kept, start=1):
-            back = self._button("go on from here", functools.partial(self._on_kept, kept), f"from snapshot {number}")
+            on_press = self._guarded(functools.partial(self._on_kept, kept))
+            back = button("go on from here", on_press, f"from snapshot {number}")
             tiles.append(W.VBox([W.HTML(f'<div class="srkit-gallery">{tile(number, kept, index)}</div>'), back]))
-        clear = [self._button("clear the gallery", self._on_clear)] if tiles else []
+        clear = [button("clear the gallery", self._guarded(self._on_clear))] if tiles else []
         self._tiles.children = [*tiles, *clear]
-
-    def _on_kept(self, kept: Kept, button: W.Button) -> None:
-        self.run.go_back(kept.frame)
-        self.frame = None
-
-    @staticmethod
-    def _set(widget: W.HTML, value: str) -> None:
-        """Touch a widget only where something is new; an empty one would still take a gap."""
-        if widget.value != value:
-            widget.value = value
-            widget.layout.display = "" if value else "none"
-
-
-def _share(part: Mapping[str, float], term: str) -> float:
-    """A term's share, summed over the outputs that it weighs."""
-    return sum(share for name, share in part.items() if name == term or name.endswith(f"/{term}"))
 
 
 def _box(kind: str, text: str) -> str:

@@ -28,7 +28,7 @@ FRAMES = 400  # that are kept; then every second one goes
 STATES = 256 * 2**20  # bytes of the checkpoints with which frames can be gone on from
 
 
-@dataclass
+@dataclass(eq=False)
 class Frame:
     """A moment of the film.
 
