@@ -38,7 +38,8 @@ class Screen:
         self.kind = W.ToggleButtons(options=VIEWS, layout=FIT)
         self.against = W.Dropdown(options=["bicubic", "ground truth"], layout={**FIT, "width": "120px"})
         self.line = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, readout=False, layout={"width": "384px"})
-        self.scrub = W.IntSlider(value=0, min=0, max=1, readout=False, layout={"flex": "1 1 200px"})
+        self.scrub = W.IntSlider(value=0, min=0, max=1, readout=False, description="time", layout={"flex": "1 1 200px"})
+        self.scrub.style.description_width = "36px"
         self.scrub.add_class("srkit-scrub")
         self.which.observe(guard(self._on_which), "value")
         self.scrub.observe(guard(self._on_scrub), "value")
@@ -59,7 +60,7 @@ class Screen:
         self.view = W.VBox([choices, pictures], layout=OPEN)
         self.newest = button("newest", guard(self._on_newest), "look at the newest picture again")
         self.back = button("go on from here", guard(self._on_back), "as if what came later had not been")
-        self.time = W.Box([W.HTML("time"), self.scrub, self.moment, self.newest, self.back], layout=ROW)
+        self.time = W.Box([self.scrub, self.moment, self.newest, self.back], layout=ROW)
 
     def _chooser(self, guard: Guard) -> W.Box:
         """The whole picture below a grid of buttons that one does not see: core widgets know no place of a click."""
