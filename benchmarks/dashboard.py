@@ -1,8 +1,8 @@
-"""What the dashboard costs: the perceptual step in a live run's thread, alone, and watched at two refreshes a second.
+"""What the dashboard costs: the perceptual step in a live run's thread, alone, and filmed and watched.
 
-Watched means all that a refresh does in the kernel: the curves drawn, the preview computed and packed; the browser, a
-process of its own, is not counted. One run takes turns with itself. Part of the one run:
-`python -m benchmarks --only dashboard`.
+Watched means all that happens in the kernel: the frames of the film measured, and at four refreshes a second the curves
+drawn and the pictures packed; the browser, a process of its own, is not counted. One run takes turns with itself. Part
+of the one run: `python -m benchmarks --only dashboard`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.timing import Facts, paired_ratio
 from srkit import live
 from srkit.settings import Setup, SRKitError, Student, choose_device, current_profile
 
-INTERVAL = 0.5  # seconds between two refreshes, as the dashboard's heartbeat has it
+INTERVAL = 0.25  # seconds between two refreshes, as the dashboard's heartbeat has it
 
 
 def compare(device: str, rounds: int, seconds: float, batch_size: int = 4) -> Facts:
@@ -31,10 +31,15 @@ def compare(device: str, rounds: int, seconds: float, batch_size: int = 4) -> Fa
             "benchmark", current_profile("quick"), choose_device(device), Student(), Path(folder), Path(folder)
         )
         view = live.Dashboard(run, here)
+        film, turns = run.film, []
         run.start()
         try:
             rate(run, view.refresh, 0.0)  # warms up
-            turns = [(rate(run, None, seconds), rate(run, view.refresh, seconds)) for _ in range(rounds)]
+            for _ in range(rounds):
+                run.film = None
+                alone = rate(run, None, seconds)
+                run.film = film
+                turns.append((alone, rate(run, view.refresh, seconds)))
         finally:
             run.stop()
             run.wait()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial, reduce
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -226,6 +227,14 @@ class TargetFeatures:
 # ---------------------------------------------------------------------------------- the weighted sum
 
 
+class Probed(NamedTuple):
+    """A term on some pictures: raw, weighted, and its pull: the norm of the weighted term's gradient at the output."""
+
+    value: float
+    weighted: float
+    pull: float
+
+
 class WeightedLoss:
     """The weighted sum of terms: loss = Σ weight · term. A term of weight 0 is not computed.
 
@@ -309,6 +318,29 @@ class WeightedLoss:
         for level, picture, wanted in _levels(output, high):
             measured |= {level + name: value for name, value in self._terms(picture, wanted, names)}
         return measured
+
+    def probe(self, output: Output, high: Tensor) -> dict[str, Probed]:
+        """Every term that has a weight, one of 0 too, and how hard it pulls at the output; changes nothing.
+
+        Args:
+            output, high: as for a call.
+        """
+        asked = [term.discriminator for term in self.terms.values() if isinstance(term, Adversarial)]
+        training = [network for network in asked if network.training]
+        for network in training:
+            network.eval()  # else batch normalisation would learn from pictures that only are looked at
+        names, found = list(dict.fromkeys(map(term_of, self.weights))), {}
+        for level, picture, wanted in _levels(output, high):
+            leaf = picture.detach().requires_grad_()
+            for name, value in self._terms(leaf, wanted, names):
+                weight, pull = self.weights.get(level + name, self.weights.get(name, 0.0)), 0.0
+                if weight:
+                    (gradient,) = torch.autograd.grad(value, leaf, retain_graph=True)
+                    pull = weight * gradient.norm().item()
+                found[level + name] = Probed(value.item(), weight * value.item(), pull)
+        for network in training:
+            network.train()
+        return found
 
     def _terms(
         self, output: Tensor, high: Tensor, names: Sequence[str], targets: Targets | None = None

@@ -23,6 +23,7 @@ from uuid import uuid4
 import torch
 
 CHECKS: dict[str, bool] = {}  # whether each check of a lesson that was called found the student's own answer right
+MISSIONS: dict[str, bool] = {}  # whether what a live lesson asks to bring about has been
 PREDICTIONS: dict[str, Prediction] = {}  # what a student expected of the lesson's numbers, by name
 DEVICES = ("auto", "cpu", "cuda", "mps")
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that cannot lock
@@ -267,8 +268,12 @@ class Setup:
         known = PREDICTIONS[name] = replace(PREDICTIONS[name], measured=found)
         print(f"{name}: {_short(found)}; you predicted {known.words}: {'right' if known.right else 'not so'}")
 
+    def accomplished(self, name: str, done: bool) -> None:
+        """Note whether a mission of a live lesson is accomplished; once it is, it stays so."""
+        MISSIONS[name] = done or MISSIONS.get(name, False)
+
     def summary(self) -> None:
-        """Print what the student wrote, predicted and exported in this lesson; figures' sidecars carry it, too."""
+        """Print what the student wrote, predicted, brought about and exported; figures' sidecars carry it, too."""
         own = [name for name, right in CHECKS.items() if right]
         others = [name for name, right in CHECKS.items() if not right]
         told = [one for one in PREDICTIONS.values() if one.measured is not None]
@@ -279,6 +284,9 @@ class Setup:
         for name, one in PREDICTIONS.items():
             told_now = "not measured yet" if one.measured is None else f"measured {_short(one.measured)}"
             print(f"          {name}: predicted {one.words}, {told_now}")
+        if MISSIONS:
+            done = [name for name in MISSIONS if MISSIONS[name]]
+            print(f"missions  {len(done)} of {len(MISSIONS)}: {', '.join(done) or 'none yet'}")
         pages = sorted(path.name for path in self.figures.glob(f"{self.lesson}_*.png"))
         print(f"exported  {', '.join(pages) or 'nothing yet'}" + ("" if self.student.name else "; NOT SIGNED"))
 

@@ -19,7 +19,7 @@ from torch import nn
 from srkit.figures.pages import ACCENT, DPI
 from srkit.metrics import Table
 from srkit.models.pretrained import weights_sha256
-from srkit.settings import CHECKS, PREDICTIONS, Setup, atomic_write
+from srkit.settings import CHECKS, MISSIONS, PREDICTIONS, Setup, atomic_write
 from srkit.training import Trainer
 
 Subject = Trainer | nn.Module
@@ -85,6 +85,7 @@ def provenance(here: Setup, trainer: Subjects = None, table: Tables = None) -> d
         "profile": here.profile.name,
         "student": asdict(here.student),
         "checks": dict(CHECKS),
+        "missions": dict(MISSIONS),
         "predictions": {name: asdict(one) | {"right": one.right} for name, one in PREDICTIONS.items()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "srkit": version("srkit")},
     }

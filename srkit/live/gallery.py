@@ -1,4 +1,4 @@
-"""The picture that one watches during a `Run`: how the model enlarges it, its snapshots, and figures of both."""
+"""Pictures of a run: the detail in several views, the snapshots, and the graded figure."""
 
 from __future__ import annotations
 
@@ -9,157 +9,168 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from srkit import figures, metrics
-from srkit.data.images import resize, to_uint8
+from srkit import figures
+from srkit.data.images import degrade, resize, to_uint8
+from srkit.inference import upscale
+from srkit.live.film import Frame
 from srkit.live.run import Run
-from srkit.live.svg import draw, short
+from srkit.live.svg import short
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import Setup, SRKitError
 
-DETAIL = 84  # side of the detail, in pixels: every scale divides it
-WIDE = 336  # of a picture on the screen, in its pixels
-STRIP = ("input", "output", "ground truth")
 KEPT = 5  # snapshots that the graded page has room for
+DIFFERENCE = 8  # by how much the difference of two pictures is enlarged
+VIEWS = ("output", "wipe", "blink", "difference x 8")
 
 
 class Kept(NamedTuple):
-    """A snapshot.
+    """A snapshot: its frame of the film, and the model of then, on the CPU."""
 
-    `output`, (3, H, W) in [0, 1], is what the model made of the picture at `step`; `psnr` is on luma in dB; `weights`
-    are those of the loss then; `model` lies on the CPU.
-    """
-
-    step: int
-    output: Tensor
-    psnr: float
-    weights: dict[str, float]
+    frame: Frame
     model: nn.Module
 
 
 class Gallery:
-    """What is seen of a run's picture, and the snapshots.
+    """What is seen of a run's film, and the snapshots.
 
     Attributes:
         kept: the snapshots, the earliest first.
-        box: left, top and side of the detail, the busiest part, in pixels of high.
 
     Raises:
         SRKitError: the run has no picture.
     """
 
     def __init__(self, run: Run) -> None:
-        if run.picture is None:
+        if run.film is None:
             raise SRKitError("this run has no picture: give it one, live.Run(trainer, high)")
-        self.run, self.kept = run, list[Kept]()
-        self.low, self.high = run.picture
-        left, top, side = figures.busiest(self.high, min(DETAIL, *self.high.shape[-2:]))
-        self.box = left // run.scale * run.scale, top // run.scale * run.scale, side // run.scale * run.scale
-        self.bicubic = resize(self.low, scale=run.scale).clamp(0, 1)
-        self.bicubic_psnr = metrics.psnr(self.bicubic, self.high, run.scale).item()
+        self.run, self.film, self.kept = run, run.film, list[Kept]()
 
-    def strip(self) -> dict[str, tuple[str, Tensor, int]]:
-        """For each of STRIP a remark, the detail, and how many times it is to be shown larger.
-
-        The PSNR is that of the whole picture.
-        """
-        preview, scale = self.run.preview, self.run.scale
-        assert preview is not None  # a run with a picture has one from the start
-        times = max(1, round(WIDE / self.box[2]))
-        contents = (
-            (f"bicubic {self.bicubic_psnr:.2f} dB", self._detail(self.low, scale), times * scale),
-            (f"{preview.psnr:.2f} dB at step {preview.step}", self._detail(preview.output), times),
-            ("", self._detail(self.high), times),
-        )
-        return dict(zip(STRIP, contents, strict=True))
-
-    def _detail(self, picture: Tensor, smaller: int = 1) -> Tensor:
-        left, top, side = (number // smaller for number in self.box)
-        return picture[:, top : top + side, left : left + side]
+    def others(self) -> dict[str, Tensor]:
+        """What an output can be compared with, by name: the details of each, (N, 3, side, side), uint8."""
+        found = {"ground truth": to_uint8(self.film.high)}
+        if self.film.bicubic:
+            found["bicubic"] = self.film.bicubic.details
+        return found | {f"kept {number}": one.frame.details for number, one in enumerate(self.kept, start=1)}
 
     def keep(self) -> Kept:
         """Add a snapshot of the run as it is now."""
-        self.kept.append(self._now())
+        with self.run.between_steps():  # frame and model of one and the same step
+            self.kept.append(Kept(self.run.mark(), self.run.snapshot()))
         return self.kept[-1]
 
-    def _now(self) -> Kept:
-        with self.run.between_steps() as trainer:  # all of one and the same step
-            return Kept(*self.run.enlarge(trainer.result), dict(trainer.loss.weights), self.run.snapshot())
-
-    def html(self) -> str:
-        """The snapshots' details side by side, each with its step, PSNR and weights."""
-        tiles = []
-        for number, one in enumerate(self.kept, start=1):
-            words = [f"<b>{number}</b> · step {one.step} · {one.psnr:.2f} dB", *map(escape, describe(one.weights))]
-            tiles.append(_tile(f"detail of snapshot {number}", self._detail(one.output), 2, "<br>".join(words)))
-        return f'<div class="srkit-gallery">{"".join(tiles)}</div>' if tiles else ""
-
-    def save(self, name: str, here: Setup) -> Path:
+    def save(self, name: str, here: Setup, picture: str | None = None) -> Path:
         """Save the graded figure: the detail in bicubic, by the last snapshots, by the model now, and in ground truth.
 
         Args:
             name: of the file, after the lesson's number.
             here: from `setup()`.
+            picture: of the film; its first if not given.
 
         Returns:
             The PNG's path. Moves, features, and each picture's weights stand in the JSON beside it.
         """
+        picture = picture or next(iter(self.film.pictures))
+        high, (left, top), scale = self.film.pictures[picture], self.film.places[picture], self.run.scale
+        low = degrade(high, scale)
         with self.run.between_steps() as trainer:  # held still: picture, step, moves and hash belong together
             last = list(enumerate(self.kept, start=1))[-KEPT:]
-            now = self._now()
-            shown = {f"{number}, step {one.step}": one for number, one in last} | {f"now, step {now.step}": now}
-            words = [f"{label.split(',')[0]}: {', '.join(describe(one.weights))}" for label, one in shown.items()]
+            now = Kept(self.run.mark(), self.run.snapshot())
+            shown = {f"{number}, step {one.frame.step}": one for number, one in last}
+            shown[f"now, step {self.run.step}"] = now
+            outputs = {label: upscale(one.model, low, scale).cpu() for label, one in shown.items()}
+            words = [f"{label.split(',')[0]}: {', '.join(describe(one.frame.weights))}" for label, one in shown.items()]
             words += [f"features: {trainer.loss.describe()}"] if trainer.loss.describe() else []
-            left, top, side = self.box
             page = figures.comparison(
-                {"bicubic": self.bicubic, **{label: one.output for label, one in shown.items()}},
-                self.high,
-                (left, top, side * 9 // 10),  # comparison rounds it to whole squares
+                {"bicubic": resize(low, scale=scale).clamp(0, 1), **outputs},
+                high,
+                (left, top, self.film.side * 9 // 10),  # comparison rounds it to whole squares
                 "; ".join(words),
-                border=self.run.scale,
+                border=scale,
             )
             for entry in page.scores:
                 if one := shown.get(entry["picture"]):
-                    entry |= {"step": one.step, "loss": one.weights}
+                    loss = {name: value for name, value in one.frame.weights.items() if name != "lr"}
+                    entry |= {"step": one.frame.step, "loss": loss}
                     entry |= {"weights_sha256": weights_sha256(one.model.state_dict())}
             return figures.save(page, name, here, trainer, show=False)
 
 
-def still(run: Run, gallery: Gallery) -> str:
-    """Curves and pictures as HTML that needs no kernel; its caption says the weights and whose features.
+# ---------------------------------------------------------------------------------- pictures
+
+
+def view(kind: str, output: Tensor, other: Tensor, at: float = 0.5, blinked: bool = False) -> Tensor:
+    """One of VIEWS of two details, (3, H, W), uint8.
 
     Args:
-        run: with rows in its history.
-        gallery: of the run.
+        kind: of VIEWS. A wipe shows the other on the left, up to a white line, and the output on the right.
+        at: where the line stands, 0 to 1.
+        blinked: whether it is the other's turn.
     """
-    loss = run.trainer.loss
-    tiles = [
-        _tile(name, picture, times, f"<b>{name}</b><br>{remark}")
-        for name, (remark, picture, times) in gallery.strip().items()
-    ]
-    words = [f"after step {run.step}, weights {', '.join(describe(loss.weights))}"]
-    words += [f"features: {loss.describe()}"] if loss.describe() else []
-    caption = escape("; ".join(filter(None, [*words, run.trainer.diagnose()])))
-    pictures = f'<div class="srkit-gallery srkit-large">{"".join(tiles)}</div>'
-    return f"{draw(run.history, loss.describe())}{pictures}<p>{caption}</p>"
+    if kind == "blink" and blinked:
+        return other
+    if kind == "wipe":
+        column = round(at * output.shape[-1])
+        wiped = torch.cat([other[..., :column], output[..., column:]], -1)
+        wiped[..., max(0, column - 1) : column] = 255
+        return wiped
+    if kind.startswith("difference"):
+        return (128 + DIFFERENCE * (output.int() - other.int())).clamp(0, 255).to(torch.uint8)
+    return output
 
 
-def _tile(name: str, picture: Tensor, times: int, words: str) -> str:
-    source = f"data:image/jpeg;base64,{base64.b64encode(jpeg(picture, times)).decode()}"
-    return f'<figure><img src="{source}" alt="{name}"><figcaption>{words}</figcaption></figure>'
+def locator(high: Tensor, place: tuple[int, int], side: int) -> Tensor:
+    """The whole picture, (3, H, W), uint8, with a frame around the detail."""
+    picture = to_uint8(high).clone()
+    left, top = place
+    thick = max(2, high.shape[-1] // 80)
+    for colour, reach in ((0, thick), (255, thick // 2)):
+        for rows, columns in (
+            (slice(top, top + reach), slice(left, left + side)),
+            (slice(top + side - reach, top + side), slice(left, left + side)),
+            (slice(top, top + side), slice(left, left + reach)),
+            (slice(top, top + side), slice(left + side - reach, left + side)),
+        ):
+            picture[:, rows, columns] = colour
+    return picture
+
+
+def png(picture: Tensor) -> bytes:
+    """(3, H, W), uint8, as PNG: its very pixels; the page shows each as a square."""
+    return _encoded(picture, "PNG")
+
+
+def jpeg(picture: Tensor, quality: int = 85) -> bytes:
+    """(3, H, W), uint8, as JPEG."""
+    return _encoded(picture, "JPEG", quality=quality, subsampling=0)  # else single pixels would lose their colours
+
+
+def _encoded(picture: Tensor, form: str, **options: int) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()).save(file, form, **options)
+    return file.getvalue()
+
+
+def source(data: bytes, form: str = "png") -> str:
+    """An encoded picture as the `src` of an <img>."""
+    return f"data:image/{form};base64,{base64.b64encode(data).decode()}"
+
+
+# ---------------------------------------------------------------------------------- words
 
 
 def describe(weights: Mapping[str, float]) -> list[str]:
-    """What weighs more than 0: ["mse 1", "relu2_2 0.05"]."""
-    return [f"{name} {short(weight)}" for name, weight in weights.items() if weight]
+    """What weighs more than 0: ["mse 1", "relu2_2 0.05"]; without the learning rate."""
+    return [f"{name} {short(weight)}" for name, weight in weights.items() if weight and name != "lr"]
 
 
-def jpeg(picture: Tensor, times: int) -> bytes:
-    """A picture (3, H, W) in [0, 1] as JPEG: each pixel a square of times x times."""
-    image = Image.fromarray(to_uint8(picture).permute(1, 2, 0).cpu().numpy())
-    image = image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=92, subsampling=0)  # subsampling would wash out the colours of single pixels
-    return file.getvalue()
+def tile(number: int, kept: Kept, picture: int) -> str:
+    """A snapshot with its step, PSNR and weights, as HTML."""
+    frame = kept.frame
+    words = [f"<b>{number}</b> · step {frame.step} · {frame.psnr:.2f} dB", *map(escape, describe(frame.weights))]
+    return (f'<figure><img class="srkit-exact" src="{source(png(frame.details[picture]))}" '
+            f'alt="detail of snapshot {number}, step {frame.step}"><figcaption>{"<br>".join(words)}</figcaption>'
+            f"</figure>")  # fmt: skip

@@ -7,6 +7,7 @@ whoever moves a weight only writes a number that the thread reads before its nex
     run = live.Run(trainer, high)
     run.start()
     run.weights.set(relu2_2=0.1)   # from the next step on
+    run.undo()                     # back to just before that move, and on from there
     run.wait()
     twin = live.replay(run)        # the same moves at the same steps: the same weights
 """
@@ -18,21 +19,22 @@ import copy
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from srkit import metrics
-from srkit.data.images import crop_to_multiple, degrade
-from srkit.models import device_of, output_at, scales_of
+from srkit.live.film import Film, Frame, kept_state
+from srkit.models import scales_of
 from srkit.settings import SRKitError
 from srkit.training import History, Trainer
 from srkit.training.devices import check_alone
 
-PREVIEWS = 0.02  # part of the time that goes into previews
+FILMING = 0.1  # part of the time that goes into the film
+SAVING = 20.0  # seconds between two times that it is saved
+RETAKING = 4.0  # seconds at most, where a detail is moved
 _current: Run | None = None
 
 
@@ -41,7 +43,7 @@ class Weights:
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer, self._lock = trainer, threading.Lock()
-        self._values = {**trainer.loss.weights, "lr": trainer.settings["lr"]}
+        self._values = held(trainer)
 
     def set(self, **new: float) -> None:
         """Ask for new weights, all of them from one and the same step on.
@@ -62,31 +64,41 @@ class Weights:
         with self._lock:
             return dict(self._values)
 
+    def take(self) -> None:
+        """Ask for what holds in the training: it has gone back to another moment."""
+        with self._lock:
+            self._values = held(self._trainer)
 
-class Preview(NamedTuple):
-    """How a model enlarges the run's picture: (3, H, W) in [0, 1] on the CPU; PSNR on luma in dB."""
 
-    step: int
-    output: Tensor
-    psnr: float
+def held(trainer: Trainer) -> dict[str, float]:
+    """The weights of the loss and the learning rate that hold in a training."""
+    return {**trainer.loss.weights, "lr": trainer.settings["lr"]}
 
 
 class Run:
-    """A Trainer that trains in a thread: `start`, `pause`, `stop`, `wait`.
+    """A Trainer that trains in a thread: `start`, `pause`, `stop`, `wait`; and that can `go_back`.
 
     There is one at a time: making a Run stops the one made before, so that a cell can be run again.
-    `picture` is low and high of what one watches, if anything; `messages` are the Trainer's.
+    `film` is what one watches, if anything, see `live.film`: a frame about every tenth of the time, one just before
+    each move and one right after it. It is kept in the Trainer's folder, for a session that goes on tomorrow.
+    `messages` are the Trainer's.
     `state` is "ready", "running", "paused", "stopped", "finished" or "failed"; then `error` says why.
 
     Args:
         trainer: what to train, up to its last step; any subclass of Trainer.
-        high: a picture to watch, (3, H, W) in [0, 1]; its low is what the model enlarges in `preview`.
+        high: a picture to watch, (3, H, W) in [0, 1], or several by name.
+        places: left and top of each picture's detail, by name, in pixels; the busiest part if not given.
 
     Raises:
         SRKitError: this is one of several processes, or the run before is in a step that does not end.
     """
 
-    def __init__(self, trainer: Trainer, high: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        high: Tensor | Mapping[str, Tensor] | None = None,
+        places: Mapping[str, tuple[int, int]] | None = None,
+    ) -> None:
         global _current
         check_alone("a Run")
         if _current is not None:
@@ -103,13 +115,16 @@ class Run:
         self._thread: threading.Thread | None = None
         self._guests = 0
         self._beginning: dict[str, Any] | None = None
-        self._next_preview = 0.0
-        self.picture: tuple[Tensor, Tensor] | None = None
-        self.preview: Preview | None = None
+        self.plan: dict[int, dict[str, float]] = {}  # weights to take at a step, where nobody moves them
+        self._next_frame = self._next_save = 0.0
+        self.film: Film | None = None
         if high is not None:
-            high = crop_to_multiple(high, self.scale).cpu()
-            self.picture = degrade(high, self.scale), high
-            self.preview = self.enlarge(trainer.result)
+            pictures = {"picture": high} if isinstance(high, Tensor) else high
+            self.film = Film(pictures, self.scale, places)
+            if trainer.out and trainer.history.rows:
+                self.film.restore(trainer.out / "film.pt", trainer.history.rows)
+            self.film.bicubic = self.film.compare(trainer.model, trainer.loss)
+            self._take_frame(self.film)
 
     # ------------------------------------------------------------------------------ reading
 
@@ -128,13 +143,16 @@ class Run:
         with self.between_steps() as trainer:
             return copy.deepcopy(trainer.result).cpu().requires_grad_(False)
 
-    @torch.inference_mode()
-    def enlarge(self, model: nn.Module) -> Preview:
-        """How a model enlarges the run's picture, in full precision; its step is the run's."""
-        assert self.picture is not None  # else nobody asks
-        low, high = self.picture
-        output = output_at(model, low[None].to(device_of(model)))[0].float().clamp(0, 1).cpu()
-        return Preview(self.step, output, metrics.psnr(output, high, self.scale).item())
+    def mark(self) -> Frame:
+        """A frame of now that the film keeps.
+
+        Raises:
+            SRKitError: the run has no picture.
+        """
+        if self.film is None:
+            raise SRKitError("this run has no picture: give it one, live.Run(trainer, high)")
+        with self.between_steps():
+            return self._take_frame(self.film, marked=True)
 
     # ------------------------------------------------------------------------------ controlling
 
@@ -144,7 +162,7 @@ class Run:
             if self.state not in ("ready", "paused", "stopped"):
                 return
             if self._beginning is None:
-                self._beginning = copy.deepcopy(self.trainer.state())
+                self._beginning = kept_state(self.trainer.state())
             if self._thread is None:  # else the thread, perhaps just saving after a stop, goes on
                 thread = threading.Thread(target=self._train, name="srkit-run", daemon=True)
                 thread.start()
@@ -161,6 +179,72 @@ class Run:
         """End after the step that is being done, and save a checkpoint if the Trainer has a folder."""
         with self._changed:
             if self.state in ("ready", "running", "paused"):
+                self._become("stopped")
+
+    def go_back(self, frame: Frame) -> None:
+        """Go on from a frame of the film, as if what came after it had not been; the film keeps that as its ghost.
+
+        A run that has ended can be started again afterwards.
+
+        Raises:
+            SRKitError: the frame is not of this film, or its state was let go because the film had grown too long.
+        """
+        with self.between_steps() as trainer:
+            if self.film is None or all(one is not frame for one in self.film.frames):
+                raise SRKitError("this frame is not of this run's film")
+            if frame.state is None:
+                raise SRKitError(
+                    f"step {frame.step} can be seen, but not gone back to: its checkpoint took too much room"
+                )
+            trainer.load_state(copy.deepcopy(frame.state))
+            self.film.cut(frame)
+            self.weights.take()
+            self._reopen()
+
+    def place(self, picture: str, left: int, top: int) -> None:
+        """Move a picture's detail, and film it anew from the checkpoints that the frames have, for some seconds.
+
+        Args:
+            picture: its name.
+            left, top: in pixels; what would lie outside is moved inside.
+        """
+        assert self.film is not None  # else nobody asks
+        with self.between_steps() as trainer:
+            model, end = copy.deepcopy(trainer.result), time.perf_counter() + RETAKING
+            self.film.place(picture, left, top)
+            self.film.bicubic = self.film.compare(trainer.model, trainer.loss)
+            again: list[Frame] = []
+            for frame in sorted(self.film.frames, key=lambda one: (not one.marked, -one.step)):
+                if frame.state and (not again or time.perf_counter() < end):
+                    model.load_state_dict(frame.state["ema"] or frame.state["model"])
+                    new = self.film.take(model, trainer.loss, frame.step)
+                    frame.psnr, frame.terms, frame.grid, frame.details = new.psnr, new.terms, new.grid, new.details
+                    again.append(frame)
+            self.film.frames, self.film.ghost = sorted(again, key=lambda one: one.step), []
+            self._take_frame(self.film)
+
+    def undo(self) -> None:
+        """Go back to just before the last move.
+
+        Raises:
+            SRKitError: nothing was moved, or that moment is no longer kept.
+        """
+        moves = self.history.moves
+        frames = [one for one in self.film.frames if one.step <= moves[-1].step] if moves and self.film else []
+        if not frames:
+            raise SRKitError("there is no move to undo")
+        self.go_back(next((one for one in frames if one.marked and one.step == moves[-1].step), frames[-1]))
+
+    def extend(self, steps: int) -> None:
+        """Train so many steps more than was planned; a run that is finished can go on then."""
+        with self.between_steps() as trainer:
+            trainer.steps += steps
+            trainer.config = replace(trainer.config, steps=trainer.steps, num_epoch=None)
+            self._reopen()
+
+    def _reopen(self) -> None:
+        with self._changed:
+            if self.state in ("finished", "failed"):
                 self._become("stopped")
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -201,6 +285,7 @@ class Run:
                 with self._step_lock:
                     if self.state == "stopped" and self.step and self.trainer.out:
                         self.trainer.save()
+                    self._save_film()
                     self.trainer.release()
                 with self._changed:
                     if self.state not in ("running", "paused"):  # nobody has called start meanwhile
@@ -219,16 +304,41 @@ class Run:
             return self.state == "running"
 
     def _step(self) -> None:
-        self.trainer.change(**self.weights.snapshot())
+        if self.step in self.plan:
+            self.weights.set(**self.plan.pop(self.step))
+        wanted, film = self.weights.snapshot(), self.film
+        moved = wanted != held(self.trainer)
+        if moved and film:
+            self._take_frame(film, marked=True)  # to come back to
+        self.trainer.change(**wanted)
         ended = next(self.trainer, None) is None
         start = time.perf_counter()
-        if self.picture and (ended or start >= self._next_preview or self.state != "running"):
-            self.preview = self.enlarge(self.trainer.result)
+        if film and (moved or ended or start >= self._next_frame or self.state != "running"):
+            self._take_frame(film)
             end = time.perf_counter()
-            rest = (end - start) / PREVIEWS
-            self._next_preview = end + (rest if self._next_preview else min(rest, 1))  # the first is slow
+            rest = (end - start) / FILMING
+            self._next_frame = end + (rest if self._next_frame else min(rest, 1))  # the first is slow
+            if end > self._next_save and self.trainer.out:
+                self._save_film()
         if ended:
             self._become("finished")
+
+    def _take_frame(self, film: Film, marked: bool = False) -> Frame:
+        """A frame of now; the newest one, if that is of this very step."""
+        newest = film.frames[-1] if film.frames else None
+        if newest is None or newest.step != self.step or not newest.state:
+            frame = film.take(self.trainer.result, self.trainer.loss, self.step)
+            frame.weights, frame.state = held(self.trainer), kept_state(self.trainer.state())
+            if newest and newest.step == self.step:
+                film.frames.pop()
+            film.add(newest := frame)
+        newest.marked |= marked
+        return newest
+
+    def _save_film(self) -> None:
+        if self.film and self.trainer.out and self.trainer.history.rows:
+            self.film.save(self.trainer.out / "film.pt", self.trainer.history.rows)
+            self._next_save = time.perf_counter() + SAVING
 
 
 @atexit.register

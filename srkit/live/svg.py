@@ -1,4 +1,4 @@
-"""The curves of a history as SVG: cheap enough to be drawn twice a second while a training runs.
+"""The curves of a run as SVG: cheap enough to be drawn twice a second while a training runs.
 
 A matplotlib figure on every refresh would cost a quarter of the training speed; a string of SVG costs one hundredth.
 """
@@ -13,100 +13,163 @@ from statistics import fmean
 
 from matplotlib.ticker import MaxNLocator
 
-from srkit.figures.plots import PAIRS, PROBABILITIES
-from srkit.losses import term_of
+from srkit.figures.plots import PROBABILITIES
+from srkit.live.film import Film, Frame
 from srkit.training import History, Move
 from srkit.training.history import Row
 
-PIXEL_TERMS = ("mse", "l1", "charbonnier", "psnr")
 # Told apart by colour-blind eyes, and at least 3.3 : 1 against white and against the grey of a dark page.
 COLORS = ("#3d85c6", "#d95f02", "#1b9e77", "#9a6fd0", "#a6761d", "#d64f97", "#808080")
+PSNR = "currentColor"
 POINTS = 300  # a line
-WIDTH, HEIGHT = 480, 212  # of a graph; the browser stretches it
-LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 14, 10, HEIGHT - 34  # where its axes lie
+WIDTH = 720  # of the drawing; the browser stretches it
+LEFT, RIGHT = 46, WIDTH - 12  # where the axes lie
+TALL = {"psnr": 84, "terms": 104, "coin": 64, "hyper": 48}  # of a panel
+GAP, FOOT = 20, 20  # above each panel for its words, and below the last for the steps
 
 Point = tuple[float, float]  # step, value
+Line = list[list[Point]]  # in pieces
 
 
-def draw(history: History, features: str = "") -> str:
-    """Graphs of terms on pixels, of all others, and of a GAN's mean probabilities; empty before the first row.
+def colors_of(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each term: that of its slider and of its curves."""
+    return {name: COLORS[index % len(COLORS)] for index, name in enumerate(names)}
 
-    Each quantity is a line, faint as it was measured and bold as smoothed; a move is a dashed mark through all graphs.
+
+def draw(film: Film, history: History, at: Frame | None = None) -> str:
+    """PSNR, every term, and a GAN's mean probabilities over the same steps, with a dashed mark at each move.
+
+    The bold lines are measured on the film's details, which are always the same: PSNR in dB, and each term as a
+    multiple of what bicubic interpolation has there, those of weight 0 too. The thin ones are the training's own
+    batches, smoothed over what came before. The future that a run has left is drawn pale.
 
     Args:
-        history: of a training that may be going on in another thread.
-        features: whose features the perceptual terms compare, for the graph's heading.
+        film: of a run that may be going on in another thread; it has a frame and knows bicubic's.
+        history: of that run.
+        at: the frame that is looked at, if it is not the newest.
     """
-    known = history.names()  # before the rows: each name is in one of them
-    tuned = [name for name in known if name.startswith("hyper/") and name != "hyper/loss"]
-    names = [name for name in known if f"weighted/{name}" in known or name in PROBABILITIES] + tuned
+    frames, ghost, bicubic = list(film.frames), list(film.ghost), film.bicubic
+    assert bicubic is not None
     rows, moves = [row for row in list(history.rows) if "lr" in row], list(history.moves)
-    lines = {name: line(rows, name) for name in names}
-    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(lines)}
-    last = max([row["step"] for row in rows[-1:]] + [move.step for move in moves], default=0)
-    graphs = []
-    for title, names in _graphs(list(lines)).items():
-        words = [f"<b>{title}</b>", "faint: raw, bold: smoothed"]
-        if features and title in ("Perceptual terms", "Other terms"):
-            words.append(escape(features))
-        for name in names:
-            off = "" if name in rows[-1] else " off"
-            words.append(f'<b style="color:{colors[name]}">{escape(name)}{off}</b>')
-        axes = _axes({name: lines[name] for name in names}, colors, last, moves)
-        graphs.append(f"<figure><figcaption>{' · '.join(words)}</figcaption>{axes}</figure>")
-    return f'<div class="srkit-graphs">{"".join(graphs)}</div>' if graphs else ""
+    ends = [frames[-1].step, *(one.step for one in ghost[-1:]), *(row["step"] for row in rows[-1:])]
+    last = max([1, *ends, *(move.step for move in moves)])
+    names = [name for name in bicubic.terms if bicubic.terms[name] > 0]
+    relative = {name: (bicubic.terms[name], colour) for name, colour in colors_of(bicubic.terms).items()}
+
+    def of(name: str, some: Sequence[Frame]) -> Line:
+        return [[(one.step, one.terms[name] / relative[name][0]) for one in some if name in one.terms]]
+
+    batches = {name: _beside(line(rows, name), of(name, frames)[0]) for name in names}
+    psnr = [[(one.step, one.psnr) for one in some if math.isfinite(one.psnr)] for some in (frames, ghost)]
+    panels = [
+        _Panel("psnr", f"<b>PSNR</b> of the details, dB · dashed: bicubic {bicubic.psnr:.2f}", bicubic.psnr)
+        .add("PSNR", [psnr[1]], PSNR, "ghost").add("PSNR", [psnr[0]], PSNR, "line"),
+        _Panel("terms", "<b>each term</b> there, as a multiple of bicubic's", 1.0),
+    ]  # fmt: skip
+    for name in names:
+        colour = relative[name][1]
+        panels[1].words += f' <tspan fill="{colour}" font-weight="bold">■ {escape(name)}</tspan>'
+        panels[1].add(name, batches[name], colour, "raw")
+        panels[1].add(name, of(name, ghost), colour, "ghost").add(name, of(name, frames), colour, "line")
+    if any(name in row for name in PROBABILITIES for row in rows[-1:]):
+        coin = _Panel("coin", "<b>D(real)</b> and <b>D(output)</b>, mean probability · dashed: a coin", 0.5)
+        for name, colour in zip(PROBABILITIES, (PSNR, COLORS[1]), strict=True):
+            coin.add(name, [smoothed(piece) for piece in line(rows, name)], colour, "line")
+        panels.append(coin)
+    for number, name in enumerate(
+        name for name in history.names() if name.startswith("hyper/") and name != "hyper/loss"
+    ):
+        if (values := line(rows, name)) and values[0]:
+            words = f"<b>{escape(name.removeprefix('hyper/'))}</b>, a hyper-parameter · dashed: its start"
+            panel = _Panel("hyper", words, values[0][0][1])
+            panels.append(panel.add(name, values, COLORS[number % len(COLORS)], "line"))
+    return _svg(panels, last, moves, at)
 
 
-def _graphs(names: Sequence[str]) -> dict[str, list[str]]:
-    """Which lines stand together in a graph, by its title."""
-    pixels = [name for name in names if term_of(name) in PIXEL_TERMS]
-    tuned = [name for name in names if name.startswith("hyper/")]  # each has a range of its own
-    others = [name for name in names if name not in (*pixels, *PROBABILITIES, *tuned)]
-    layers = all(term_of(name) not in ("tv", "adversarial") for name in others)
-    titles = {
-        "Pixel terms": pixels,
-        "Perceptual terms" if layers else "Other terms": others,
-        PAIRS[PROBABILITIES][0]: [name for name in names if name in PROBABILITIES],
-        **{f"Hyper-parameter {name.removeprefix('hyper/')}": [name] for name in tuned},
-    }
-    return {title: names for title, names in titles.items() if names}
+class _Panel:
+    """One graph of several lines on the axis of steps that all share."""
+
+    def __init__(self, kind: str, words: str, level: float) -> None:
+        self.kind, self.words, self.level = kind, words, level
+        self.lines: list[tuple[str, Line, str, str]] = []
+
+    def add(self, name: str, pieces: Line, colour: str, role: str) -> _Panel:
+        self.lines.append((name, [piece for piece in pieces if piece], colour, role))
+        return self
+
+    def range(self) -> tuple[float, float]:
+        values = [value for _, pieces, _, role in self.lines if role != "raw" for piece in pieces for _, value in piece]
+        if self.kind == "coin":
+            return 0.0, 1.0
+        if self.kind in ("psnr", "hyper"):
+            values = [*values, self.level]
+            margin = max(0.1 if self.kind == "psnr" else 1e-3, 0.08 * (max(values) - min(values)))
+            return min(values) - margin, max(values) + margin
+        values = [value for value in values if value > 0] + [self.level]
+        margin = max(1.05, (max(values) / min(values)) ** 0.06)  # never so narrow that noise fills the graph
+        return max(1e-4, min(values) / margin), max(values) * margin
+
+    def svg(self, top: float, x, last: float) -> str:
+        low, high = self.range()
+        bottom, logarithm = top + TALL[self.kind], self.kind == "terms"
+
+        def y(value: float) -> float:
+            value = max(low, min(high, value))
+            share = math.log(value / low) / math.log(high / low) if logarithm else (value - low) / (high - low)
+            return bottom - (bottom - top) * share
+
+        ticks = log_ticks(low, high) if logarithm else _inside(MaxNLocator(4).tick_values(low, high), low, high)
+        parts = []
+        for value in ticks:
+            parts.append(f'<path d="M{LEFT} {y(value):.1f}H{RIGHT}" stroke="currentColor" opacity=".13"/>')
+            parts.append(_text(LEFT - 5, y(value) + 3.5, short(round(value, 6)), "end"))
+        parts.append(f'<path d="M{LEFT} {y(self.level):.1f}H{RIGHT}" stroke="currentColor" stroke-dasharray="7 4" '
+                     'opacity=".6"/>')  # fmt: skip
+        for name, pieces, colour, role in self.lines:
+            width, opacity, dash = {"raw": (1, 0.35, ""), "line": (2, 1, ""), "ghost": (1.5, 0.45, "2 4")}[role]
+            path = "".join(_path([(x(step), y(value)) for step, value in piece]) for piece in pieces)
+            if path:
+                look = f'stroke="{colour}" stroke-width="{width}" opacity="{opacity}" stroke-dasharray="{dash}"'
+                parts.append(f'<path class="{role}" d="{path}" {look}><title>{escape(name)}</title></path>')
+        return "".join(parts)
 
 
-def _axes(lines: dict[str, list[list[Point]]], colors: dict[str, str], last: float, moves: Sequence[Move]) -> str:
-    """One graph: its axes, the moves, and the lines."""
-    values = [value for pieces in lines.values() for piece in pieces for _, value in piece if value > 0] or [1.0]
-    margin = max(1.05, (1.5 * min(values) / max(values)) ** 0.5, (max(values) / min(values)) ** 0.06)
-    low, high = min(values) / margin, max(values) * margin  # never so narrow that noise fills the graph
-    linear = {*lines} <= {*PROBABILITIES}
+def _svg(panels: Sequence[_Panel], last: float, moves: Sequence[Move], at: Frame | None) -> str:
+    """All panels, one below the other, the moves' marks and the cursor through all of them."""
 
     def x(step: float) -> float:
         return LEFT + (RIGHT - LEFT) * step / last
 
-    def y(value: float) -> float:
-        share = value if linear else math.log(max(value, low) / low) / math.log(high / low)
-        return BOTTOM - (BOTTOM - TOP) * share
-
-    parts = []
-    for value in [0, 0.25, 0.5, 0.75, 1] if linear else log_ticks(low, high):
-        parts.append(f'<path d="M{LEFT} {y(value):.1f}H{RIGHT}" stroke="currentColor" opacity=".15"/>')
-        parts.append(_text(LEFT - 5, y(value) + 3.5, short(value), "end"))
-    for step in _inside(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]).tick_values(0, last), 0, last):
-        parts.append(_text(x(step), BOTTOM + 15, f"{step:g}", "middle"))
-    parts.append(_text((LEFT + RIGHT) / 2, HEIGHT - 4, "step", "middle"))
+    parts, top = [], 0.0
+    for panel in panels:
+        words = panel.words.replace("<b>", '<tspan font-weight="bold">').replace("</b>", "</tspan>")
+        top += GAP
+        parts.append(f'<text x="{LEFT}" y="{top - 6:.1f}" fill="currentColor">{words}</text>')
+        parts.append(panel.svg(top, x, last))
+        top += TALL[panel.kind]
+    for step in _inside(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]).tick_values(0, last), 0, last):
+        parts.append(_text(x(step), top + 14, f"{step:g}", "middle"))
+    parts.append(_text(LEFT - 12, top + 14, "step", "end"))
     for step, made in groupby(moves, key=lambda move: move.step):
         words = "\n".join(f"step {step}: {describe(move)}" for move in made)
-        path = f'<path d="M{x(step):.1f} {TOP}V{BOTTOM}"'
+        path = f'<path d="M{x(step):.1f} {GAP}V{top}"'
         parts.append(f'<g class="move" stroke="currentColor"><title>{escape(words)}</title>'
                      f'{path} stroke-width="7" opacity="0"/>'  # to be hit by a mouse
                      f'{path} stroke-dasharray="3 3" opacity=".5"/></g>')  # fmt: skip
-    for name, pieces in lines.items():
-        smooth = [smoothed(piece) for piece in pieces]
-        for kind, line, width, opacity in (("raw", pieces, 1, 0.4), ("line", smooth, 2, 1)):
-            path = "".join(_path([(x(step), y(value)) for step, value in piece]) for piece in line)
-            parts.append(f'<path class="{kind}" d="{path}" stroke="{colors[name]}" stroke-width="{width}" '
-                         f'opacity="{opacity}"><title>{escape(name)}</title></path>')  # fmt: skip
-    words = escape(", ".join(lines))
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{words} over the steps">{"".join(parts)}</svg>'
+    place = x(at.step) if at else -9
+    parts.append(f'<path class="cursor" d="M0 {GAP}V{top}" transform="translate({place:.1f})" stroke="#c0392b" '
+                 'stroke-width="1.5"/>')  # fmt: skip
+    words = "PSNR and every term of the loss over the steps"
+    box = f'viewBox="0 0 {WIDTH} {top + FOOT:.0f}" data-last="{last:g}"'
+    return f'<div class="srkit-graphs"><svg {box} role="img" aria-label="{words}">{"".join(parts)}</svg></div>'
+
+
+def _beside(pieces: Line, piece: Sequence[Point]) -> Line:
+    """Smoothed, and scaled so that they have a piece's mean: other pictures have other values, and the same trend."""
+    pieces = [smoothed(one) for one in pieces]
+    values, wanted = [value for one in pieces for _, value in one], [value for _, value in piece]
+    factor = fmean(wanted) / fmean(values) if values and wanted and fmean(values) else 1.0
+    return [[(step, factor * value) for step, value in one] for one in pieces]
 
 
 # ---------------------------------------------------------------------------------- words and numbers
@@ -134,7 +197,7 @@ def _text(x: float, y: float, words: str, anchor: str) -> str:
 # ---------------------------------------------------------------------------------- lines and ticks
 
 
-def line(rows: Sequence[Row], name: str) -> list[list[Point]]:
+def line(rows: Sequence[Row], name: str) -> Line:
     """A quantity as at most POINTS points, means of neighbours; in pieces: while a term weighs 0 it has no values."""
     size = math.ceil(len(rows) / POINTS) or 1
     groups = [[row for row in rows[i : i + size] if name in row] for i in range(0, len(rows), size)]
@@ -146,9 +209,9 @@ def line(rows: Sequence[Row], name: str) -> list[list[Point]]:
 
 
 def smoothed(piece: Sequence[Point]) -> list[Point]:
-    """Each value averaged with its neighbours: batches differ, and what one looks for is the trend."""
-    reach = max(1, len(piece) // 25)
-    near = (piece[max(0, i - reach) : i + reach + 1] for i in range(len(piece)))
+    """Each value averaged with those before it: batches differ, and no effect may show before its cause."""
+    reach = max(2, len(piece) // 15)
+    near = (piece[max(0, i - reach) : i + 1] for i in range(len(piece)))
     return [(step, fmean([value for _, value in points])) for (step, _), points in zip(piece, near, strict=True)]
 
 

@@ -92,6 +92,7 @@ class History:
         if not all(isinstance(value, (int, float)) for row in rows for value in [row["step"], *row.values()]):
             raise SRKitError("the history holds something else than numbers: get the file again")
         self.rows, self.moves = rows, [Move(*move) for move in moves]
+        self._steps.clear()
         if self.opened:
             self.open()
 

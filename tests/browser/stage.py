@@ -222,6 +222,13 @@ class Stage:
         button = self.find(".widget-button, .widget-toggle-button").get_by_text(label)
         self.wait(f"the button {label!r}", lambda: button.click() is None)
 
+    def reload(self) -> None:
+        """Save the notebook and load the page anew; the kernel goes on."""
+        self.page.keyboard.press("Control+s")
+        self.page.wait_for_timeout(1500)
+        self.page.reload()
+        self.wait("the notebook in the page", lambda: self.page.evaluate(self.ready), 60)
+
     # ---------------------------------------------------------------------------------------- kernel
 
     def ask(self, expression: str, timeout: float = 40):

@@ -99,8 +99,12 @@ def test_gan_and_its_replay(pictures, tmp_path):
     run.weights.set(adversarial=1e-2)
     run.start()
     run.wait()
-    assert not run.error and run.preview is not None and run.preview.output.device.type == "cpu"
+    assert not run.error and run.film.frames[-1].step == 8 and run.film.frames[-1].details.device.type == "cpu"
     run.snapshot()
+    run.undo()
+    run.start()
+    run.wait()
+    assert not run.error and run.step == 8
     assert live.replay(run).step_number == 8
     assert gan(pictures, tmp_path).restore().step_number == 8
 

@@ -13,6 +13,9 @@ import torch
 from conftest import photograph
 
 from srkit import live, models
+from srkit.data.images import degrade
+from srkit.live import film
+from srkit.live.film import kept_state
 from srkit.losses import WeightedLoss
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError
@@ -83,13 +86,13 @@ def test_pause_freezes_and_resume_goes_on(make):
     until(lambda: run.step > frozen)
 
 
-def test_it_ends_by_itself_and_shows_the_last_picture(make):
+def test_it_ends_by_itself_and_films_the_last_picture(make):
     run = make(steps=7)
-    first = run.preview
+    (first,) = run.film.frames
     run.start()
     assert run.wait(30) and run.state == "finished" and run.step == 7
-    assert first.step == 0 and run.preview.step == 7 and run.preview.output.shape == (3, 40, 52)
-    assert run.preview.psnr != first.psnr
+    last = run.film.frames[-1]
+    assert first.step == 0 and last.step == 7 and last.details.shape == (1, 3, 40, 40) and last.psnr != first.psnr
     run.start()
     assert run.state == "finished" and run.wait(0)
     assert not [thread for thread in threading.enumerate() if thread.name == "srkit-run"]
@@ -227,6 +230,9 @@ def test_a_run_that_goes_on_when_python_ends_is_saved(tmp_path):
     script = f"""
 import torch
 from srkit import live, models
+from srkit.data.images import degrade
+from srkit.live import film
+from srkit.live.film import kept_state
 from srkit.data import ImageDataset
 from srkit.training import TrainConfig, Trainer
 dataset = ImageDataset([torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8)])
@@ -238,3 +244,111 @@ while run.step < 2: pass
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert checkpoint.load(tmp_path / "run" / "last.pt")["step"] >= 2
+
+
+def test_back_to_a_frame_is_as_if_the_rest_had_not_been_and_leaves_a_ghost(make):
+    run, straight = make(steps=40), make(steps=40)
+    straight.start()
+    assert straight.wait(30)
+    run.plan = {11: {"l1": 0.5}, 23: {"lr": 0.1}}
+    run.start()
+    assert run.wait(30) and len(run.history.moves) == 2
+    frame = next(one for one in run.film.frames if one.step == 11 and one.marked)
+    assert frame.weights["l1"] == 0 and frame.state is not None
+    run.go_back(frame)
+    assert (run.step, run.state) == (11, "stopped") and run.weights.snapshot() == {"mse": 1, "l1": 0, "lr": 1e-3}
+    assert run.film.frames[-1] is frame and run.film.ghost[-1].step == 40 and run.history.moves == []
+    run.start()
+    assert run.wait(30) and run.state == "finished"
+    assert sha(run.trainer.model) == sha(straight.trainer.model)
+    assert [row["step"] for row in run.history.rows] == [row["step"] for row in straight.history.rows]
+    with pytest.raises(SRKitError, match="not of this"):
+        run.go_back(straight.film.frames[0])
+
+
+def test_undo_takes_back_the_last_move_and_more_steps_can_be_had(make):
+    run = make(steps=20)
+    with pytest.raises(SRKitError, match="no move"):
+        run.undo()
+    run.plan = {5: {"l1": 0.5}, 12: {"l1": 2.0}}
+    run.start()
+    assert run.wait(30)
+    run.extend(15)
+    assert run.state == "stopped" and run.trainer.steps == 35
+    run.start()
+    assert run.wait(30) and run.step == 35
+    run.undo()
+    assert run.step == 12 and run.weights.snapshot()["l1"] == 0.5
+    run.undo()
+    assert run.step == 5 and run.weights.snapshot()["l1"] == 0
+
+
+def test_every_term_is_measured_on_the_same_pixels_and_nothing_is_learnt_from_it(make):
+    run = make(steps=30)
+    quiet = make(steps=30)
+    quiet.film = None
+    for one in (run, quiet):
+        one.start()
+        assert one.wait(30)
+    assert sha(run.trainer.model) == sha(quiet.trainer.model)
+    last = run.film.frames[-1]
+    assert set(last.terms) == {"mse", "l1"} == set(run.film.bicubic.terms)  # one of them weighs 0
+    assert last.loss == {"mse": 1, "l1": 0} == last.pull
+    shown, high = last.details.float() / 255, run.film.high
+    assert last.terms["l1"] == pytest.approx((shown - high).abs().mean().item(), abs=4e-3)
+    assert run.film.take(run.trainer.result, run.trainer.loss, 30).terms == last.terms
+
+
+def test_a_long_film_is_thinned_and_its_marks_stay(make):
+    run = make()
+    frame = run.film.frames[0]
+    run.film.frames.clear()
+    for step in range(3 * film.FRAMES):
+        marked = step % 100 == 50
+        run.film.add(film.Frame(step, 30.0, frame.terms, 0.0, frame.details, state=frame.state, marked=marked))
+    steps = [one.step for one in run.film.frames]
+    assert len(steps) <= film.FRAMES and steps == sorted(steps) and steps[-1] == 3 * film.FRAMES - 1
+    assert {*range(50, 3 * film.FRAMES, 100)} <= {*steps}
+
+
+def test_checkpoints_of_frames_stay_in_bounds(make, monkeypatch):
+    run = make()
+    monkeypatch.setattr(film, "STATES", 6 * film._bytes(run.film.frames[0].state))
+    frame = run.film.frames[0]
+    for step in range(1, 40):
+        state = kept_state(run.trainer.state())
+        run.film.add(film.Frame(step, 30.0, frame.terms, 0.0, frame.details, state=state, marked=step == 7))
+    assert {0, 7, 39} < {one.step for one in run.film.frames if one.state} and sum(
+        one.state is not None for one in run.film.frames
+    ) <= 7
+
+
+def test_the_film_outlives_the_session(make, tmp_path):
+    run = make(tmp_path / "run", steps=30)
+    run.start()
+    assert run.wait(30)
+    run.trainer.save()
+    steps = [frame.step for frame in run.film.frames]
+    trainer = run.trainer.fresh(out=tmp_path / "run").restore()
+    again = live.Run(trainer, photograph(40, 52))
+    assert [frame.step for frame in again.film.frames] == steps
+    other = live.Run(trainer, photograph(44, 44))  # another picture: its own film
+    assert [frame.step for frame in other.film.frames] == [30]
+    (tmp_path / "run" / "film.pt").write_bytes(b"spoilt")
+    assert len(live.Run(trainer, photograph(40, 52)).film.frames) == 1
+
+
+def test_another_detail_is_filmed_anew(make):
+    run = make(steps=30)
+    run.film = film.Film({"picture": photograph(150, 180)}, 2, {"picture": (0, 0)})
+    run.film.bicubic = run.film.compare(run.trainer.model, run.trainer.loss)
+    run._take_frame(run.film)
+    run.start()
+    assert run.wait(30)
+    steps, old = [frame.step for frame in run.film.frames], run.film.frames[-1].details
+    run.place("picture", 1000, 31)
+    assert run.film.places == {"picture": (84, 30)} and [frame.step for frame in run.film.frames] == steps
+    new, high = run.film.frames[-1], run.film.pictures["picture"]
+    assert not torch.equal(new.details, old) and torch.equal(run.film.high[0], high[:, 30:126, 84:180])
+    whole = run.trainer.result(degrade(high, 2)[None])[0].clamp(0, 1)  # a rim of the input is seen with the detail
+    assert (whole[:, 30:126, 84:180] - new.details[0] / 255).abs().max() < 1 / 255
