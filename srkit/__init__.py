@@ -15,7 +15,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Read when first used, so that `import srkit` costs nothing beside `import torch`.
-_WHERE = {"setup": "settings", "Student": "settings", "SRKitError": "settings",
+_WHERE = {"setup": "settings", "Student": "settings", "SRKitError": "settings", "on_colab": "course.colab",
           "load_dataset": "data", "ImageDataset": "data", "evaluate": "metrics",
           "Trainer": "training", "TrainConfig": "training", "GANTrainer": "training", "GANConfig": "training",
           "FineTuner": "training", "upscale": "inference"}  # fmt: skip

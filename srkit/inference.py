@@ -92,6 +92,9 @@ class Upscaler:
         ensemble: enlarge by `SelfEnsemble(model)`.
         device: "cpu", "cuda", "mps" or "auto" to move the model there; where it is if not given.
 
+    Attributes:
+        title: what stands before the bar.
+
     Raises:
         SRKitError: a scale that the model lacks, a tile too small, an unknown precision or device, weights that are
             no numbers (NaN or infinite).
@@ -117,7 +120,7 @@ class Upscaler:
         self.device = device_of(model) if device is None else choose_device(device)
         self.scale, self.tile = scale or scales[-1], tile
         self.model = (SelfEnsemble(model, self.scale) if ensemble else model).to(self.device).eval()
-        self.precision = choose_precision(precision, self.device)
+        self.precision, self.title = choose_precision(precision, self.device), ""
         # Channels last is the order in which processors convolve fastest; of GPUs, only the units for 16 bits want it.
         last = self.device.type == "cpu" or (self.device.type == "cuda" and self.precision != "fp32")
         self.layout = torch.channels_last if last else torch.contiguous_format
@@ -143,16 +146,20 @@ class Upscaler:
             top += band.shape[1]
         return output
 
-    def bands(self, picture: Tensor) -> Iterator[Tensor]:
+    def bands(self, picture: Tensor, start: int = 0) -> Iterator[Tensor]:
         """Enlarge one picture band by band, from the top: (3 or 4, rows, scale * W) each, otherwise as a call gives it.
 
         The whole result never stands in memory: `photographs.write` writes such bands into a file.
+
+        Args:
+            picture: as for a call.
+            start: a row of the output with which a band has begun before: what is above is left out.
 
         Raises:
             SRKitError: as a call.
         """
         _check(picture)
-        return self._bands(picture)
+        return self._bands(picture, start // self.scale)
 
     def seconds(self, height: int, width: int) -> float:
         """About how long a picture of (height, width) takes: measured on a corner, if it has many tiles; else 0."""
@@ -166,13 +173,14 @@ class Upscaler:
             times.append(time.perf_counter() - start)
         return times[-1] * pixels / side**2
 
-    def _bands(self, picture: Tensor) -> Iterator[Tensor]:
+    def _bands(self, picture: Tensor, done: int = 0) -> Iterator[Tensor]:
         channels, height, width = picture.shape
         gray = all(is_gray(rows) for rows in picture[:3].split(TILE, dim=1))  # a coloured one shows it early
         reach = None if max(height, width) <= self.tile else self._reach(height, width)
-        done, scale = 0, self.scale
-        hidden = reach is None or bool(os.environ.get("SRKIT_HEADLESS"))
-        with tqdm(total=scale**2 * height * width, unit="px", unit_scale=True, leave=False, disable=hidden) as bar:
+        scale, hidden = self.scale, reach is None or bool(os.environ.get("SRKIT_HEADLESS"))
+        options: dict[str, Any] = {"unit": "px", "unit_scale": True, "leave": False, "disable": hidden}
+        area = scale**2 * width
+        with tqdm(total=area * height, initial=area * done, desc=self.title or None, **options) as bar:
             while done < height:
                 side = self.tile if reach else max(height, width)
                 rows, columns = _share(height - done, side), _share(width, side)

@@ -25,6 +25,7 @@ import torch
 CHECKS: dict[str, bool] = {}  # whether each check of a lesson that was called found the student's own answer right
 MISSIONS: dict[str, bool] = {}  # whether what a live lesson asks to bring about has been
 PREDICTIONS: dict[str, Prediction] = {}  # what a student expected of the lesson's numbers, by name
+DRIVE = Path("/content/drive")  # where Colab mounts a student's Google Drive
 DEVICES = ("auto", "cpu", "cuda", "mps")
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}  # a file system that cannot lock
 PRECISIONS = ("fp32", "auto", "bf16", "fp16")
@@ -188,9 +189,17 @@ def root() -> Path:
     """The folder that holds data/, runs/ and figures/.
 
     SRKIT_ROOT if set; else the nearest folder upwards with notebooks/ and srkit/, the clone; else here.
+
+    Raises:
+        SRKitError: SRKIT_ROOT lies on a Drive that is not mounted: the folder would be made, and go with the session.
     """
     if os.environ.get("SRKIT_ROOT"):
-        return Path(os.environ["SRKIT_ROOT"])
+        named = Path(os.environ["SRKIT_ROOT"])
+        if named.is_relative_to(DRIVE) and not os.path.ismount(DRIVE):
+            raise SRKitError(
+                f"SRKIT_ROOT is {named}, and no Drive is mounted: tick DRIVE and run the set-up cell again"
+            )
+        return named
     here = Path.cwd()
     clones = [p for p in (here, *here.parents) if (p / "notebooks").is_dir() and (p / "srkit").is_dir()]
     return clones[0] if clones else here
@@ -300,7 +309,7 @@ def setup(lesson: str, student: Student | None = None, profile: str | None = Non
         profile: "quick", "class" or "full"; see `current_profile` for the default.
 
     Raises:
-        SRKitError: no such profile.
+        SRKitError: no such profile, or as `root`.
     """
     student = student or Student()
     here = Setup(lesson, current_profile(profile), choose_device(), student)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import photograph
 from PIL import Image
 
-from srkit import __version__, cli, models
+from srkit import __version__, cli, inference, models
 from srkit.cli.train import Pictures, Train
 from srkit.cli.use import facts
 from srkit.data.images import read, write
@@ -24,6 +27,7 @@ RANDOM = ["--feature-weights", "random"]
 GAN = [*SMALL, "--patch-size", 32, "--steps", 2, "--log-freq", 1, "--val", 1, "--discriminator", 4]
 GAN += ["--features", "squeezenet", "--content", "fire2", *RANDOM]
 START = "srresnet-small-x4"
+PICTURE = Path(__file__).parents[1] / "figures" / "reference" / "upscale.jpg"
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +254,49 @@ def test_upscale_writes_a_page_that_wipes_and_tells_what_to_know(call, tmp_path)
     assert page.count("data:image/jpeg;base64,") == 2 and "http" not in page
 
 
+def test_a_large_picture_that_was_interrupted_is_gone_on_with(call, tmp_path, monkeypatch):
+    write(photograph(64, 40), tmp_path / "photo.png")
+    command = ("upscale", tmp_path / "photo.png", "--scale", 2, "--tile", 16, "-o", tmp_path / "large.png")
+    assert call(*command)[0] == 0
+    whole, folder = (tmp_path / "large.png").read_bytes(), tmp_path / ".large.png.unfinished"
+    (tmp_path / "large.png").unlink()
+    monkeypatch.setattr("srkit.cli.upscale.PATIENCE", -1.0)  # from now on every picture is large
+    tiles, tile = [], inference.Upscaler._tile
+
+    def interrupted(*arguments):
+        tiles.append(arguments[2])
+        if len(tiles) == 8:
+            raise KeyboardInterrupt
+        return tile(*arguments)
+
+    monkeypatch.setattr(inference.Upscaler, "_tile", interrupted)
+    assert call(*command)[0] == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".large.png.unfinished", "photo.png"]
+    bands = len(list(folder.glob("*.npy")))
+    assert 0 < bands < 4
+    status, out, _ = call(*command)
+    assert status == 0 and f"going on from row {32 * bands}" in out and "take about 0 minutes" in out
+    assert tiles[8][0] == 16 * bands and (tmp_path / "large.png").read_bytes() == whole and not folder.exists()
+    (folder / "about.json").parent.mkdir()
+    (folder / "about.json").write_text("{}")  # of another picture, or network
+    np.save(folder / "0.npy", np.zeros((3, 32, 80), np.uint8))
+    assert call(*command, "--overwrite")[0] == 0 and (tmp_path / "large.png").read_bytes() == whole
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_no_draft_and_what_is_done_of_a_large_picture(tmp_path):
+    write(photograph(240, 240), tmp_path / "photo.png")
+    words = ["upscale", "photo.png", "--tile", "16", "--device", "cpu"]
+    code = "import sys, srkit.cli.upscale as u, srkit.__main__ as m; u.PATIENCE = -1.0; sys.exit(m.main())"
+    process = subprocess.Popen([sys.executable, "-c", code, *words], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".photo_x4.png.unfinished/*.npy")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".photo_x4.png.unfinished", "photo.png"]
+
+
 def test_lists_of_data_sets_and_of_pretrained_networks(call):
     listed = call("data")[1]
     assert all(name in listed for name in ("bundled", "voc2011", "t91", "set5", "licence"))
@@ -318,6 +365,8 @@ def test_version_and_help(call, trained):
         ("upscale none.png --checkpoint bicubic --scale 2", "none.png"),
         ("upscale photo.png --checkpoint srcnn915-x5", "did you mean 'srcnn915-x"),
         ("resume nothing.pt", "nothing.pt"),
+        ("upscale photo.png -o out.xyz", "unknown picture type '.xyz'"),
+        (f"inspect {PICTURE}", "a picture, where weights are wanted: srkit upscale"),
         ("run 99", "unknown lesson '99'"),
         ("compare srcnn --data bundled", "unknown network 'srcnn'"),
     ],

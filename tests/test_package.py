@@ -56,7 +56,7 @@ def test_every_package_imported_is_required():
     known = {"srkit", *sys.stdlib_module_names, *requirements(project["dependencies"])}
     known |= {name for lines in project["optional-dependencies"].values() for name in requirements(lines)}
     known |= {"PIL", "skimage", "IPython", "jupyter_client", "pygments", "matplotlib_inline"}  # come with those
-    known |= {"requests", "urllib3", "tifffile"}  # come with pooch and scikit-image
+    known |= {"requests", "urllib3", "tifffile", "google"}  # come with pooch, scikit-image and Colab
     known |= {name.replace("-", "_") for name in known}
     for path in (ROOT / "srkit").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

@@ -22,9 +22,13 @@ class Handout:
     lessons: tuple[str, ...] = ()
     # The rules; an example to change if not given.
     rules: Path | None = None
+    # The release or commit that the lessons install on Colab, e.g. v0.2; main if not given.
+    revision: str = ""
+    # A folder or web address with the data sets' files, from which the lessons take them.
+    mirror: str = ""
 
     def __call__(self) -> None:
-        for path in handout.handout(self.folder, self.lessons, self.rules):
+        for path in handout.handout(self.folder, self.lessons, self.rules, self.revision, self.mirror):
             print(path)
 
 

@@ -174,7 +174,8 @@ class Compare:
     of the validation pictures, once an epoch and at the end. The input is a quarter of --size, a multiple of 4.
     """
 
-    # superresnet, superresnet-multi, …; the workshop's six if none is named. NETWORK+skip: with skip=True.
+    # superresnet, superresnet-multi, …; if none is named the workshop's six, without those whose weights or packages
+    # are not here. NETWORK+skip: with skip=True.
     networks: Positional[tuple[str, ...]] = ()
     # What to train and to measure on.
     pictures: Annotated[Pictures, SAME_NAMES] = field(default_factory=lambda: Pictures(tyro.MISSING, size=288))
@@ -188,11 +189,11 @@ class Compare:
     config: Annotated[TrainConfig, SAME_NAMES] = field(default_factory=lambda: TrainConfig(**models.WORKSHOP))
 
     def __call__(self) -> None:
-        names = [*(self.networks or compare.available())]
+        names = [*self.networks] or compare.available(self.config.feature_weights)
         names += [name + compare.SKIP for name in names if self.skip and not name.endswith(compare.SKIP)]
         patch_size = self.config.patch_size
         config = replace(self.config, patch_size=min(patch_size, self.pictures.size or patch_size))
-        for name in names:
+        for name in self.networks:
             compare.make(name, config)  # what is missing is said before pictures are read
         dataset, validation = self.pictures.load(config.seed, choose_device(config.device))
         if not validation:

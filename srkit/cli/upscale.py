@@ -6,23 +6,25 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from tyro.conf import Positional, arg
 
 from srkit import inference, models
+from srkit.cli.unfinished import kept
 from srkit.data import images, photographs
 from srkit.models import pretrained
-from srkit.settings import SRKitError
+from srkit.models.pretrained import weights_sha256
+from srkit.settings import SRKitError, choose_device, choose_precision
 
 Output = Annotated[Path | None, arg(aliases=["-o"])]
 EXTRA = {".heic", ".heif", ".avif"}  # not read everywhere; a folder's are named, not skipped
 PATIENCE = 60  # seconds: what takes longer is told before it begins
 WIPED = 2400  # most pixels along a side of the page that wipes
-PHOTO = "efficient-photo-x4"  # once it is trained: benchmarks.efficient
 
 
 @dataclass
@@ -31,7 +33,7 @@ class Upscale:
 
     Pictures of any size, grey or colour, with or without alpha, go through in tiles; there are no seams. Colour
     profile, 16 bits, camera data and resolution come through. A file that exists already is left as it is, so that a
-    folder that was interrupted can be gone on with.
+    folder that was interrupted can be gone on with; so can a single picture that takes more than a minute.
     """
 
     # Picture files, or folders with all that is in them, but no NAME_x4 beside its own NAME.
@@ -81,6 +83,7 @@ class Upscale:
             # Two pictures of one name have their formats in the names of what is made of them.
             same = f"_{path.suffix[1:].lower()}" if alike[stem] > 1 else ""
             target = file or stem.with_name(f"{stem.name}{same}_x{upscaler.scale}{self._suffix(path)}")
+            upscaler.title = f"{number} of {len(found)}" if len(found) > 1 else ""
             try:
                 if target in made:
                     raise SRKitError(f"{path}: {target} is made of another picture: rename one of the two")
@@ -102,13 +105,20 @@ class Upscale:
         low = photograph.pixels
         channels, height, width = len(low), *(upscaler.scale * side for side in low.shape[1:])
         if photograph.format == "JPEG" and photographs.shows_blocks(low) and not self.checkpoint:
-            cure = f": --checkpoint {PHOTO} smooths them" if PHOTO in pretrained.names() else ""
+            photo = [name for name in pretrained.names() if "-photo-" in name and name.endswith(f"-x{upscaler.scale}")]
+            cure = f": --checkpoint {photo[0]} smooths them" if photo else ""
             print(f"{path}: JPEG's blocks are plain, and will be enlarged, too{cure}")
-        seconds = upscaler.seconds(*low.shape[1:])
-        if seconds > PATIENCE:
-            print(f"{path}: {width} x {height} pixels take about {seconds / 60:.0f} minutes here", flush=True)
         like = photograph.stripped() if self.strip else photograph
-        bands = (band[:channels] for band in upscaler.bands(low.expand(max(3, channels), -1, -1)))
+        seconds, rgb = upscaler.seconds(*low.shape[1:]), low.expand(max(3, channels), -1, -1)
+        bands = upscaler.bands(rgb)
+        if seconds > PATIENCE:
+            print(f"{path}: {width} x {height} pixels take about {self._minutes(seconds, low)}", flush=True)
+            about: dict[str, Any] = {"picture": sha256(path.read_bytes()).hexdigest(), "scale": upscaler.scale}
+            about |= {"network": weights_sha256(upscaler.model.state_dict()), "ensemble": self.ensemble}
+            about["precision"] = upscaler.precision
+            folder = target.with_name(f".{target.name}.unfinished")
+            bands = kept(lambda row: upscaler.bands(rgb, row), folder, about)
+        bands = (band[:channels] for band in bands)
         if self.compare:
             output = torch.cat(list(bands), dim=1)
             bands = iter([output])
@@ -116,6 +126,24 @@ class Upscale:
         photographs.write(bands, target, (channels, height, width), like, self.quality)
         frames = f", the first of {photograph.frames} pictures" if photograph.frames > 1 else ""
         return f"{width} x {height}{frames}"
+
+    def _minutes(self, seconds: float, low: Tensor) -> str:
+        """A time in words, with the ways that are faster here: each is measured as `Upscaler.seconds` does."""
+        ways: dict[str, dict[str, Any]] = {}
+        if not self.checkpoint and self.scale in (None, 3, 4):
+            ways["--scale 2"] = {"scale": 2}
+        if choose_precision("auto", choose_device(self.device)) != self.precision == "fp32":
+            ways["--precision auto"] = {"precision": "auto"}
+        if self.ensemble:
+            ways["leaving out --ensemble"] = {"ensemble": False}
+        times = {}
+        for way, change in ways.items():
+            own = {"scale": self.scale, "precision": self.precision, "ensemble": self.ensemble, **change}
+            model = load(self.checkpoint or default(own["scale"]), own["scale"])
+            other = inference.Upscaler(model, tile=self.tile, device=self.device, **own)
+            times[way] = other.seconds(*low.shape[1:])
+        faster = [f"{way}: about {time / 60:.0f}" for way, time in times.items() if time < 0.7 * seconds]
+        return f"{seconds / 60:.0f} minutes here" + (f" ({', '.join(faster)})" if faster else "")
 
     def _compare(self, low: Tensor, output: Tensor, path: Path) -> None:
         """The page that wipes; of a large picture its middle."""

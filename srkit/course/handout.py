@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,25 @@ def student_edition(notebook: Any) -> Any:
     return edition
 
 
-def handout(folder: str | Path, names: Sequence[str] = (), contest: str | Path | None = None) -> list[Path]:
+def handout(
+    folder: str | Path,
+    names: Sequence[str] = (),
+    contest: str | Path | None = None,
+    revision: str = "",
+    mirror: str = "",
+) -> list[Path]:
     """Write the student edition of these lessons, the assignment's skeleton and its rules into a new folder.
 
     Args:
         folder: new, or empty.
         names: lessons, as for `lessons.find`; none is the assignment alone.
         contest: the rules; by default the example's.
+        revision, mirror: for the lessons' set-up cells: the release or commit that Colab installs, a folder or web
+            address with the data sets' files; as the lessons have them if not given.
 
     Raises:
-        SRKitError: a folder with something in it, an unknown lesson, wrong rules, a solution that does not end.
+        SRKitError: a revision or mirror of several words, a folder with something in it, an unknown lesson, wrong
+            rules, a solution that does not end.
     """
     import nbformat
 
@@ -62,7 +71,9 @@ def handout(folder: str | Path, names: Sequence[str] = (), contest: str | Path |
     editions = {}
     for path in lessons.find(names) if names else []:
         try:
-            editions[path.name] = student_edition(nbformat.read(path, as_version=4))
+            edition = editions[path.name] = student_edition(nbformat.read(path, as_version=4))
+            for cell in (cell for cell in edition.cells if cell.get("id") == "set-up"):
+                cell.source = _pinned(cell.source, {"REVISION": revision, "MIRROR": mirror})
         except SRKitError as error:
             raise SRKitError(f"{path.name}: {error}") from None
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,3 +83,13 @@ def handout(folder: str | Path, names: Sequence[str] = (), contest: str | Path |
     for path in [*sorted(ASSIGNMENT.glob("*.py")), contest]:
         shutil.copyfile(path, folder / ("contest.toml" if path == contest else path.name))
     return sorted(folder.iterdir())
+
+
+def _pinned(source: str, values: Mapping[str, str]) -> str:
+    """A set-up cell with a teacher's values, where they are given."""
+    for name, value in values.items():
+        if re.search(r"[\s\"\\\\]", value):
+            raise SRKitError(f"{name.lower()} {value!r}: give one word, without quotation marks")
+        if value:
+            source = re.sub(rf'^{name} = ".*?"', f'{name} = "{value}"', source, flags=re.MULTILINE)
+    return source

@@ -8,11 +8,11 @@ batched tensor operations. Lesson 01 compares it with the textbook's three ways.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from srkit.data.degradation import Camera, PhotoDegradation
 from srkit.data.images import crop_to_multiple, degrade, dimensions, from_uint8, read, square, to_uint8
 from srkit.data.warping import Warp
 from srkit.settings import SRKitError, free_memory, unknown
+
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -257,7 +259,8 @@ def load_dataset(
             makes it as the protocol does.
 
     Raises:
-        SRKitError: an unknown source or split, no pictures, one that cannot be read, more than the memory holds.
+        SRKitError: an unknown source or split, no pictures, more than the memory holds, a picture that cannot be read;
+            of a folder's to train on or to validate on it is left out, and listed.
     """
     known = isinstance(source, str) and source in sources.SOURCES  # else a folder: one finds it from everywhere
     where = source if known else Path(source).expanduser().resolve()
@@ -276,7 +279,10 @@ def load_dataset(
     if not paths:
         raise SRKitError(f"{source} has no {split} pictures: ask for another split, or for 'all'")
     side = size if warp is None else None  # what warps keeps the pictures' own pixels
-    shapes = [dimensions(path) for path in paths]
+    # No measure is of fewer pictures than it says; of a folder's to learn from, some may be damaged.
+    left_out: list[str] | None = None if known or split not in ("train", "val") else []
+    asked = len(paths)
+    paths, shapes = _readable(dimensions, paths, left_out)
     total, free = 3 * sum(side**2 if side else height * width for height, width in shapes), free_memory()
     if total > free:
         takes = f"{len(paths)} pictures take {total / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
@@ -293,8 +299,35 @@ def load_dataset(
         picture = read(path)
         return to_uint8(square(picture, side) if side else picture)
 
-    with ThreadPoolExecutor() as pool:
-        decoded = list(pool.map(decode, paths))
+    paths, decoded = _readable(decode, paths, left_out)
+    if left_out:
+        print(f"{len(left_out)} of {asked} {split} pictures cannot be read and are left out:")
+        print(*sorted(left_out), sep="\n", flush=True)
+    if not paths:
+        raise SRKitError(f"{source}: none of its {split} pictures can be read")
     views = None if warp is None else Warp(warp, size)
     spoilt = None if photo is None else PhotoDegradation(photo)
     return ImageDataset(decoded, [path.stem for path in paths], device, config, views, spoilt)
+
+
+def _readable(
+    action: Callable[[Path], T], paths: Sequence[Path], left_out: list[str] | None
+) -> tuple[list[Path], list[T]]:
+    """The files that an action can read, and what it makes of them; what is wrong with the others goes into a list.
+
+    Raises:
+        SRKitError: one cannot be read, and there is no list.
+    """
+
+    def attempt(path: Path) -> T | None:
+        try:
+            return action(path)
+        except SRKitError as error:
+            if left_out is None:
+                raise
+            left_out.append(str(error))
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        done = [(path, one) for path, one in zip(paths, pool.map(attempt, paths), strict=True) if one is not None]
+    return [path for path, _ in done], [one for _, one in done]

@@ -25,6 +25,8 @@ from srkit.settings import atomic_write
 DEEP = ("PNG", "TIFF")  # formats that hold 16 bits
 PNG_LEVEL = 4  # of compression, 0 to 9
 ORIENTATION, BITS = 0x0112, 258  # tags of EXIF and TIFF
+# Of a TIFF's tags: description, camera, program, date, artist, copyright, EXIF, GPS. The others are how it is stored.
+ABOUT = {270, 271, 272, 305, 306, 315, 33432, 34665, 34853}
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,15 @@ def read(path: str | Path) -> Photograph:
     with images.opened(path) as picture:
         kind = picture.format or "PNG"
         pixels = _deep(picture, Path(path))  # before anything else: getexif decodes a PNG
+        frames = getattr(picture, "n_frames", 1)  # counting goes through the file, and the tags are read anew
         exif = picture.getexif()
         profile, dpi = picture.info.get("icc_profile") or b"", picture.info.get("dpi")
-        frames = getattr(picture, "n_frames", 1)
         if pixels is None:
             ImageOps.exif_transpose(picture, in_place=True)  # otherwise it would copy pictures that stand upright too
             exif.pop(ORIENTATION, None)
             pixels, profile = _rgb(picture, profile)
+        for tag in exif.keys() - ABOUT if kind == "TIFF" else ():
+            del exif[tag]
     if len(pixels) == 3 and images.is_gray(pixels):
         pixels = pixels[:1]
     dots = (float(dpi[0]), float(dpi[1])) if dpi else None

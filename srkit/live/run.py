@@ -78,19 +78,22 @@ def held(trainer: Trainer) -> dict[str, float]:
 class Run:
     """A Trainer that trains in a thread: `start`, `pause`, `stop`, `wait`; and that can `go_back`.
 
-    There is one at a time: making a Run stops the one made before, so that a cell can be run again.
+    There is one at a time: making a Run stops the one made before, so that a cell can be run again. It goes on from
+    last.pt in the Trainer's folder, if that is of this very training: also in a new kernel, when the old one was
+    killed. Only after a run that has finished in this kernel it begins anew.
     `film` is what one watches, if anything, see `live.film`: a frame about every tenth of the time, one just before
-    each move and one right after it. It is kept in the Trainer's folder, for a session that goes on tomorrow.
-    `messages` are the Trainer's.
+    each move and one right after it. It is kept in the Trainer's folder, too. `messages` are the Trainer's.
     `state` is "ready", "running", "paused", "stopped", "finished" or "failed"; then `error` says why.
 
     Args:
         trainer: what to train, up to its last step; any subclass of Trainer.
         high: a picture to watch, (3, H, W) in [0, 1], or several by name.
         places: left and top of each picture's detail, by name, in pixels; the busiest part if not given.
+        resume: False begins anew; what is in the folder is moved to replaced/N then.
 
     Raises:
-        SRKitError: this is one of several processes, or the run before is in a step that does not end.
+        SRKitError: this is one of several processes, the run before is in a step that does not end, or last.pt is
+            damaged.
     """
 
     def __init__(
@@ -98,23 +101,30 @@ class Run:
         trainer: Trainer,
         high: Tensor | Mapping[str, Tensor] | None = None,
         places: Mapping[str, tuple[int, int]] | None = None,
+        resume: bool = True,
     ) -> None:
         global _current
         check_alone("a Run")
         if _current is not None:
+            resume = resume and not (_current.state == "finished" and _current.trainer.out == trainer.out)
             _current.stop()
             if not _current.wait(60):
                 raise SRKitError("the run before is still in its last step: wait a little, then run this cell again")
         _current = self
-        self.trainer, self.weights, self.scale = trainer, Weights(trainer), scales_of(trainer.model)[-1]
-        self.state, self.error = "ready", ""
         self.messages: list[str] = []
         trainer.log = self.messages.append  # what a thread prints would land in some other cell
+        if resume and trainer.out and not trainer.step_number:
+            trainer.restore()
+        self.trainer, self.weights, self.scale = trainer, Weights(trainer), scales_of(trainer.model)[-1]
+        self.state, self.error = "ready", ""
         self._changed = threading.Condition()  # guards the state, the thread and the number of guests
         self._step_lock = threading.RLock()  # held during a step, and by a guest between two
         self._thread: threading.Thread | None = None
         self._guests = 0
-        self._beginning: dict[str, Any] | None = None
+        self._beginning: dict[str, Any] | None = kept_state(trainer.state()) if trainer.step_number else None
+        if trainer.step_number >= trainer.steps:
+            next(trainer, None)  # what a Trainer does at its end
+            self.state = "finished"
         self.plan: dict[int, dict[str, float]] = {}  # weights to take at a step, where nobody moves them
         self._next_frame = self._next_save = 0.0
         self.film: Film | None = None
@@ -356,7 +366,7 @@ def last_lines(count: int = 5) -> str:
 
 
 def replay(run: Run) -> Trainer:
-    """Train again from where a run began, with its moves at their steps, as far as it has come.
+    """Train again from where a run began, or went on from a checkpoint, with its moves, as far as it has come.
 
     On the CPU the weights that come out are the run's, bit for bit.
 

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from srkit.data.images import SUFFIXES
 from srkit.settings import SRKitError
 
 
@@ -29,6 +30,8 @@ def read(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise SRKitError(f"{path}: no such file")
+    if path.suffix.lower() in SUFFIXES:
+        raise SRKitError(f"{path}: a picture, where weights are wanted: srkit upscale {path.name} enlarges it")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

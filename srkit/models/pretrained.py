@@ -29,7 +29,7 @@ FIELDS: dict[str, Any] = {
     **{"trainer": str, "fingerprint": str, "step": int, "model": object},  # of "model" what is made of it says more
 }
 DEFAULTS: dict[str, Any] = {
-    **{"start": "", "student": {}, "validation": {}, "seconds": 0.0, "best": -math.inf},
+    **{"start": "", "code": "", "student": {}, "validation": {}, "seconds": 0.0, "best": -math.inf},
     **{"history": [], "moves": [], "ema": {}, "scaler": {}},
 }
 WORDS = ("model_config", "config", "dataset", "validation", "student", "weights", "settings")  # no tensors, not nested

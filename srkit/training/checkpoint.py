@@ -7,7 +7,9 @@ before it whole. Read with `weights_only`, so that a file from a stranger cannot
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -65,6 +67,32 @@ def load(path: str | Path) -> dict[str, Any]:
     if missing := [name for name in pretrained.FIELDS if name not in state]:
         raise SRKitError(f"{path}: {missing[0]!r} is missing: get it again, or use previous.pt beside it")
     return state
+
+
+def code_of(model: nn.Module, trainer: object) -> str:
+    """A fingerprint of what a notebook or script itself has written of a training's classes; "" if it wrote none.
+
+    By it a training knows that its student has rewritten the network since.
+    """
+    kinds = {
+        kind: 0 for one in (trainer, *model.modules()) for kind in type(one).__mro__ if kind.__module__ == "__main__"
+    }
+    codes = [method.__code__ for kind in kinds for method in vars(kind).values() if isinstance(method, FunctionType)]
+    words = [(code.co_name, code.co_code, code.co_names, code.co_varnames, _constants(code)) for code in codes]
+    return sha256(repr([words, model]).encode()).hexdigest() if words else ""
+
+
+def _constants(code: CodeType) -> list[Any]:
+    """What a function's code holds, with the functions inside it by their own code: their addresses say nothing."""
+    return [(one.co_code, _constants(one)) if isinstance(one, CodeType) else one for one in code.co_consts]
+
+
+def same_shapes(own: dict[str, Any], other: Any) -> bool:
+    """Whether weights from a file would fit into a network with these."""
+    theirs = other if isinstance(other, dict) else {}
+    return {name: value.shape for name, value in own.items()} == {
+        name: getattr(value, "shape", None) for name, value in theirs.items()
+    }
 
 
 def load_discriminator(path: str | Path) -> nn.Module:

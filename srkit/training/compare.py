@@ -9,7 +9,6 @@ too (`HalvedDataset`), and so is bicubic.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -108,12 +107,21 @@ class Comparison:
     _repr_markdown_ = __str__
 
 
-def available() -> list[str]:
-    """The workshop's six; without timm five, and a line says so."""
-    if importlib.util.find_spec("timm"):
-        return list(SIX)
-    print("superresnet-clip is left out: timm is not installed: pip install timm")
-    return [name for name in SIX if name != "superresnet-clip"]
+def available(feature_weights: str = "imagenet") -> list[str]:
+    """Those of the workshop's six that can be made here; of each other a line says that it is left out, and why.
+
+    Args:
+        feature_weights: as a config's: those of the networks with frozen features.
+    """
+    found = []
+    for name in SIX:
+        try:
+            make(name, TrainConfig(feature_weights=feature_weights))
+        except SRKitError as error:  # without timm, or weights that nobody has put here where there is no network
+            print(f"{name} is left out: {error}")
+        else:
+            found.append(name)
+    return found
 
 
 def compare(

@@ -69,8 +69,8 @@ class TrainConfig:
     log_freq: int = 10
     # Steps between two validations.
     val_freq: int = 500
-    # Steps between two checkpoints.
-    save_freq: int = 500
+    # Steps between two checkpoints; a tenth of the training, 500 at most, if not given.
+    save_freq: int | None = None
 
     def loss_settings(self) -> dict[str, Any]:
         """What `losses.create` makes this training's loss from."""
@@ -94,7 +94,7 @@ class TrainConfig:
             if isinstance(value, int) and abs(value) > LARGEST:
                 raise SRKitError(f"{name} is {value}: {LARGEST:,} is the largest")
         for name in ("steps", "batch_size", "patch_size", "log_freq", "val_freq", "save_freq"):
-            if getattr(self, name) < 1:
+            if (value := getattr(self, name)) is not None and value < 1:
                 raise SRKitError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name in ("warmup", "num_epoch", "schedule_steps", "clip"):
             if not (getattr(self, name) or 0) >= 0:

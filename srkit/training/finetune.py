@@ -74,7 +74,7 @@ class FineTuner(Trainer):
             self.validate()
         scores = list(self._scores().values())
         if self.step_number >= self.steps or len(scores) - 1 - scores.index(max(scores)) >= self.patience:
-            if self.out and self.step_number < self.steps and self.step_number % self.config.save_freq:
+            if self.out and self.step_number < self.steps and self.step_number % self.save_freq:
                 self.save()
             self._take_best()
             self.release()

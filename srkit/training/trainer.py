@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -97,7 +98,7 @@ class Trainer(Stepper):
         self.seconds += time.perf_counter() - start
         if self.validation is not None and self._due(self.config.val_freq):
             self.validate()
-        if self.out and self._due(self.config.save_freq):
+        if self.out and self._due(self.save_freq):
             self.save()
         elif self.step_number == self.steps:
             self.check_numbers()
@@ -145,6 +146,12 @@ class Trainer(Stepper):
 
     def _due(self, frequency: int) -> bool:
         return self.step_number == self.steps or self.step_number % frequency == 0
+
+    @property
+    def save_freq(self) -> int:
+        """Steps between two checkpoints: the config's, or a tenth of all, 500 at most, where a history's row ends."""
+        often, row = min(500, self.steps // 10), self.config.log_freq
+        return self.config.save_freq or max(row, often - often % row)
 
     # ------------------------------------------------------------------------------ measuring
 
@@ -227,6 +234,7 @@ class Trainer(Stepper):
             "trainer": type(self).__name__,
             "start": self.start,  # sha256 of the weights that a pretrained model came with
             "model_config": getattr(self.model, "config", {}),
+            "code": checkpoint.code_of(self.model, self),
             "config": dataclasses.asdict(self.config),
             "dataset": self.dataset.config,
             "validation": self.validation.config if self.validation else {},
@@ -309,12 +317,22 @@ class Trainer(Stepper):
         if not self.loss.perceptual:  # then no loss reads them; a model's own stand in its config
             free |= {"features", "feature_weights", "preprocessing", "content"}
         own = self.state()
-        names = [name for name in ("trainer", "model_config", "start", "fingerprint") if own[name] != state[name]]
+        same = ("trainer", "model_config", "code", "start", "fingerprint")
+        names = [name for name in same if own[name] != state[name]]
+        if not own["model_config"] and not checkpoint.same_shapes(own["model"], state["model"]):
+            names.append("model")
         settings = [name for name in own["config"] if name not in free]
-        return names + [name for name in settings if own["config"][name] != state["config"].get(name)]
+        return names + [name for name in settings if not _same(own["config"][name], state["config"].get(name))]
 
     def fresh(self, **arguments: Any) -> Trainer:
         """A new Trainer of this one's kind, model, dataset and loss, as config describes it, that writes nothing."""
         loss = WeightedLoss(self.config.loss, *self.loss.perceptual, terms=copy.deepcopy(self.loss.terms))
         arguments = {"student": self.student, "optimizer": self.make_optimizer, **arguments}
         return type(self)(copy.deepcopy(self.model), self.dataset, self.config, loss=loss, **arguments)
+
+
+def _same(own: Any, other: Any) -> bool:
+    """Equal; a loss's weights to a thousandth, for those that were computed of pictures another machine rounds anew."""
+    if isinstance(own, dict) and isinstance(other, dict):
+        return own.keys() == other.keys() and all(math.isclose(own[name], other[name], rel_tol=1e-3) for name in own)
+    return own == other

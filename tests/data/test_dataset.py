@@ -110,5 +110,22 @@ def test_bad_input(tmp_path, dataset, monkeypatch):
         patched.setattr(module, "free_memory", lambda *_: 3 * 30 * 40 - 1)
         load_dataset(tmp_path)
     (tmp_path / "text.png").write_text("not a picture")
-    with pytest.raises(SRKitError, match=r"text\.png"):
+    (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:-900])  # its header is whole
+    with pytest.raises(SRKitError, match=r"text\.png|cut\.png"):
         load_dataset(tmp_path, "all")
+
+
+def test_a_folder_s_damaged_pictures_are_left_out_of_a_training_and_listed(tmp_path, capsys):
+    for index in range(6):
+        images.write(photograph(30, 40, index), tmp_path / f"{index}.png")
+    whole = load_dataset(tmp_path, train=6)
+    (tmp_path / "1.png").write_text("not a picture")
+    (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:-900])  # its header is whole
+    rest = load_dataset(tmp_path, train=6)
+    assert rest.names == list("0235") and len(whole) == 6
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("2 of 6 train pictures") and "1.png: empty" in told[1] and "4.png: damaged" in told[2]
+    for path in tmp_path.glob("*.png"):
+        path.write_text(f"no picture {path}")
+    with pytest.raises(SRKitError, match="none of its train pictures"):
+        load_dataset(tmp_path, train=6)

@@ -352,3 +352,35 @@ def test_another_detail_is_filmed_anew(make):
     assert not torch.equal(new.details, old) and torch.equal(run.film.high[0], high[:, 30:126, 84:180])
     whole = run.trainer.result(degrade(high, 2)[None])[0].clamp(0, 1)  # a rim of the input is seen with the detail
     assert (whole[:, 30:126, 84:180] - new.details[0] / 255).abs().max() < 1 / 255
+
+
+def test_a_run_goes_on_where_a_killed_one_was_saved(make, tmp_path):
+    first = make(tmp_path / "run", steps=40)
+    first.weights.set(l1=0.5)
+    first.start()
+    until(lambda: first.step >= 9)
+    first.pause()
+    with first.between_steps() as trainer:  # as a kill leaves it: nothing is saved now, the last checkpoint stands
+        saved = checkpoint.load(tmp_path / "run" / "last.pt")["step"]
+        trainer.out, trainer.history.path = None, None
+        trainer.release()
+    again = make(tmp_path / "run", steps=40)
+    assert again.step == saved == trainer.save_freq * (saved // trainer.save_freq) > 0
+    assert f"going on from step {saved} of 40" in again.messages[0] and again.film.frames[-1].step == saved
+    assert again.weights.snapshot()["l1"] == 0.5 and again.history.moves == first.history.moves
+    again.start()
+    assert again.wait(30) and again.state == "finished" and again.step == 40, again.error
+    assert sha(live.replay(again).model) == sha(again.trainer.model)
+
+
+def test_a_finished_run_is_shown_in_a_new_kernel_and_begun_anew_in_its_own(make, tmp_path, monkeypatch):
+    first = make(tmp_path / "run", steps=12)
+    first.start()
+    assert first.wait(30) and first.state == "finished", first.error
+    monkeypatch.setattr("srkit.live.run._current", None)  # a new kernel
+    again = make(tmp_path / "run", steps=12)
+    assert again.state == "finished" and again.step == 12 and sha(again.trainer.model) == sha(first.trainer.model)
+    assert make(tmp_path / "run", steps=12).step == 0  # the cell is run again where it has finished
+    monkeypatch.setattr("srkit.live.run._current", None)
+    run = live.Run(make(tmp_path / "run", steps=12).trainer.fresh(out=tmp_path / "run"), resume=False)
+    assert run.step == 0 and run.state == "ready"

@@ -43,6 +43,8 @@ def check(path: str | Path) -> list[str]:
         "there are no exercises": re.search(r"(?im)^#+ .*exercise", whole),
         "there is no folded FAQ (<details>)": "<details" in whole,
     }
+    if path.name.startswith("00"):  # not a lesson yet: whoever tries srkit is asked nothing
+        rules = dict(list(rules.items())[:5])
     broken = [rule for rule, kept in rules.items() if not kept]
     return broken + [complaint for cell in cells for complaint in _check_cell(cell)]
 

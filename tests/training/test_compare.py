@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import photograph
 
-from srkit import metrics, models
-from srkit.data import ImageDataset
+from srkit import cli, metrics, models
+from srkit.data import ImageDataset, images
 from srkit.data.images import degrade, resize
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError
@@ -82,12 +82,30 @@ def test_measuring_a_step_changes_nothing_and_frozen_networks_keep_less(pictures
 
 
 def test_without_timm_only_clip_is_left_out(monkeypatch, capsys):
-    monkeypatch.setattr(compare.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
-    assert compare.available() == [name for name in compare.SIX if name != "superresnet-clip"]
-    assert "superresnet-clip" in capsys.readouterr().out
+    assert compare.available("random") == [name for name in compare.SIX if name != "superresnet-clip"]
+    assert "superresnet-clip is left out: timm is not installed" in capsys.readouterr().out
     with pytest.raises(SRKitError, match="pip install timm"):
         compare.make("superresnet-clip", SMALL)
+
+
+def test_without_a_network_those_whose_weights_are_not_here_are_left_out_by_name(monkeypatch, capsys, tmp_path):
+    def refuse(*args, **options):
+        raise OSError("no network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    assert compare.available() == [name for name in compare.SIX if name not in ("superresnet-vgg", "superresnet-clip")]
+    left_out = [line for line in capsys.readouterr().out.splitlines() if "is left out" in line]
+    assert len(left_out) == 2 and "superresnet-vgg is left out: vgg16" in left_out[0]
+    for name in "abc":
+        images.write(photograph(48, 48, ord(name)), tmp_path / "photos" / f"{name}.png")
+    words = ["compare", "--data", str(tmp_path / "photos"), "--train", "2", "--val", "1", "--size", "48"]
+    words += ["--steps", "1", "--batch-size", "2", "--device", "cpu", "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "superresnet-vgg is left out" in told and "| residual" in told and "| vgg" not in told
+    assert cli.main(["compare", "superresnet-vgg", *words[1:]]) == 2  # named, it is missing
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,41 @@ def test_fit_resume_trains_goes_on_finds_all_done_or_another_training(dataset, t
         return trainer(dataset, 12, tmp_path / "parts", **settings).restore().step_number
 
     assert found(feature_weights="random") == 12  # which matters only where a term reads features
-    assert found(lr=1e-2) == found(**PERCEPTUAL) == 0
+    assert found(lr=1e-2) == found(**PERCEPTUAL) == found(loss={"mse": 1.01}) == 0
+    assert found(loss={"mse": 1.0001}) == 12  # a weight that was computed of pictures, on another machine
+
+
+@pytest.mark.parametrize(("steps", "log_freq", "expected"), [(80, 2, 8), (100, 3, 9), (40, 10, 10), (15_000, 10, 500)])
+def test_checkpoints_come_ten_times_a_training_and_every_500_steps(dataset, steps, log_freq, expected):
+    assert trainer(dataset, steps, save_freq=None, log_freq=log_freq).save_freq == expected
+
+
+def own_network(activation: str, channels: int = 4) -> torch.nn.Module:
+    """A network as a student writes it into a notebook."""
+    source = f"""
+class Yours(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = 2
+        self.first = torch.nn.Conv2d(3, {channels}, 3, padding=1)
+        self.last = torch.nn.Conv2d({channels}, 12, 3, padding=1)
+
+    def forward(self, low):
+        return torch.nn.functional.pixel_shuffle(self.last(self.first(low).{activation}()), 2)
+"""
+    names = {"torch": torch, "__name__": "__main__"}
+    exec(source, names)
+    return names["Yours"]()
+
+
+def test_an_own_network_that_was_rewritten_is_trained_anew(dataset, tmp_path):
+    def steps_done(*written):
+        subject = Trainer(own_network(*written), dataset, TrainConfig(steps=4, **SMALL), out=tmp_path)
+        done = subject.restore().step_number
+        subject.fit(progress=False)
+        return done
+
+    assert [steps_done(*one) for one in (("relu",), ("relu",), ("tanh",), ("tanh",), ("tanh", 6))] == [0, 4, 0, 4, 0]
 
 
 def test_beginning_anew_in_a_used_folder_loses_nothing(dataset, tmp_path):
