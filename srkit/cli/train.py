@@ -56,7 +56,7 @@ class Train:
     """
 
     # Which network: srcnn, srcnn915, superresnet, or superresnet-multi, -residual, -dilated, -vgg, -clip; srresnet,
-    # srresnet-small; efficient; srgan, srgan-small, which --start from a trained srresnet.
+    # srresnet-small; efficient; srgan, srgan-small, which --start from a trained srresnet; style, which needs --style.
     model: Positional[str]
     # What to train and to validate on.
     pictures: Annotated[Pictures, SAME_NAMES]
@@ -88,6 +88,7 @@ class Train:
                 model = self.network()
                 out = self.folder(model)
                 dataset, validation = self.pictures.load(self.config.seed, device, self.warp, self.photo)
+                validation = validation if model.scale > 1 else None  # no PSNR tells whether a style is good
             kind = resuming.KINDS["GANTrainer" if isinstance(self.config, GANConfig) else "Trainer"]
             trainer = kind(model, dataset, self.config, validation=validation, out=out, student=self.student)
             trainable, frozen = models.count(model)

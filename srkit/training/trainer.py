@@ -307,11 +307,14 @@ class Trainer(Stepper):
         if self.config.schedule == "constant" or self.config.schedule_steps:
             free.add("steps")
         if not self.loss.perceptual:  # then no loss reads them; a model's own stand in its config
-            free |= {"features", "feature_weights", "preprocessing", "content"}
+            free |= {"features", "feature_weights", "preprocessing", "content", "style", "style_size"}
         own = self.state()
         names = [name for name in ("trainer", "model_config", "start", "fingerprint") if own[name] != state[name]]
         settings = [name for name in own["config"] if name not in free]
-        return names + [name for name in settings if own["config"][name] != state["config"].get(name)]
+        then = {
+            name: state["config"].get(name, getattr(type(self.config), name, None)) for name in settings
+        }  # or older
+        return names + [name for name in settings if own["config"][name] != then[name]]
 
     def fresh(self, **arguments: Any) -> Trainer:
         """A new Trainer of this one's kind, model, dataset and loss, as config describes it, that writes nothing."""
