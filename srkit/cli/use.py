@@ -75,7 +75,7 @@ class Inspect:
 
 @dataclass
 class Export:
-    """Write a trained model as ONNX, which runs without PyTorch."""
+    """Write a trained model as ONNX, which runs without PyTorch; or as a web page that runs it in the browser."""
 
     # As for srkit upscale.
     checkpoint: Positional[str | None] = None
@@ -83,10 +83,21 @@ class Export:
     out: Output = None
     # As for srkit upscale; the file has all outputs of a model with several.
     scale: int | None = None
+    # Write FOLDER/index.html instead: drop a picture, wipe, download. For GitHub Pages, or to be sent.
+    html: Path | None = None
+    # For the page: onnxruntime-web's folder dist, copied beside it; its CDN if not given.
+    runtime: Path | None = None
 
     def __call__(self) -> None:
         name = self.checkpoint or default(self.scale)
-        path = inference.to_onnx(load(name, self.scale), self.out or f"{Path(name).stem}.onnx")
+        if self.html:
+            from srkit.app.static import write_page
+
+            path = write_page(models.load(name), Path(name).stem, self.html, self.runtime)
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it, or: python -m http.server -d {self.html}")
+            return
+        model = models.load(name) if name in pretrained.styles() else load(name, self.scale)
+        path = inference.to_onnx(model, self.out or f"{Path(name).stem}.onnx")
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 

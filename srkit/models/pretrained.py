@@ -42,7 +42,7 @@ def names(folder: Path = FOLDER) -> list[str]:
 
 
 def styles() -> list[str]:
-    """The pretrained styles, e.g. "brushes": for `srkit style`. Beside each lies the picture that it was learnt from."""
+    """The pretrained styles, e.g. "brushes": for `srkit style`. Beside each lies the picture that it learnt from."""
     return names(STYLES)
 
 
