@@ -45,9 +45,10 @@ def read(path: str | None) -> Tensor:
         raise SRKitError(str(error).replace(str(path), Path(path).name)) from None
 
 
-def upscale(path: str | None, name: str, truth: str | None = None) -> tuple[tuple[Any, Any], str]:
+def upscale(path: str | None, name: str, ground_truth: str | None = None) -> tuple[tuple[Any, Any], str]:
     """Enlarge an upload: before and after as arrays, and what there is to say."""
-    return _enlarge(models.load(_known(name, pretrained.names())), name, read(path), read(truth) if truth else None)
+    model, high = models.load(_known(name, pretrained.names())), read(ground_truth) if ground_truth else None
+    return _enlarge(model, name, read(path), high)
 
 
 def own_network(path: str | None, checkpoint: str | None) -> tuple[tuple[Any, Any], str]:
@@ -89,16 +90,16 @@ def compare(path: str | None, names: list[str]) -> tuple[list[tuple[Any, str]], 
     return shown, rows
 
 
-def _enlarge(model: nn.Module, name: str, low: Tensor, truth: Tensor | None) -> tuple[tuple[Any, Any], str]:
+def _enlarge(model: nn.Module, name: str, low: Tensor, high: Tensor | None) -> tuple[tuple[Any, Any], str]:
     scale = models.scales_of(model)[-1]
     start = time.perf_counter()
     output = inference.upscale(model, low)
     said = f"{name}: {output.shape[2]} x {output.shape[1]} pixels in {time.perf_counter() - start:.1f} s"
-    if truth is not None:
-        if truth.shape != output.shape:
-            size = f"{truth.shape[2]} x {truth.shape[1]}"
+    if high is not None:
+        if high.shape != output.shape:
+            size = f"{high.shape[2]} x {high.shape[1]}"
             raise SRKitError(f"the ground truth has {size} pixels, the result {output.shape[2]} x {output.shape[1]}")
-        said += f"; {metrics.psnr(output[None], truth[None], scale).item():.2f} dB"
+        said += f"; {metrics.psnr(output[None], high[None], scale).item():.2f} dB"
     return (_array(images.resize(low, scale=scale)), _array(output)), said
 
 
@@ -167,8 +168,9 @@ def build() -> Any:
         with gr.Tab("Compare"):
             given = upload("picture, which is made small first")
             chosen = gr.CheckboxGroup(known, value=["efficient-x4"], label="networks, one to four")
+            button, gallery = gr.Button("Compare"), gr.Gallery(label="pictures", format="png")
             table = gr.Dataframe(headers=["network", "PSNR in dB", "SSIM", "s"], label="measured on luma")
-            run(gr.Button("Compare"), compare, [given, chosen], [gr.Gallery(label="pictures", format="png"), table])
+            run(button, compare, [given, chosen], [gallery, table])
         with gr.Tab("Own network"):
             given, checkpoint = upload("picture"), gr.File(label="checkpoint", type="filepath")
             run(gr.Button("Run"), own_network, [given, checkpoint], slider())

@@ -153,6 +153,8 @@ def facts(name: str) -> dict[str, Any]:
     """
     if name in pretrained.names():
         return pretrained.card(name)
+    if name in pretrained.styles():
+        return pretrained.card(name, pretrained.STYLES)
     state = pretrained.read(name)
     own = pretrained.is_checkpoint(state, name)
     model = _shown(checkpoint.load(name)) if own else models.load(name)
@@ -209,6 +211,7 @@ def _table(cards: dict[str, dict[str, Any]]) -> str:
         reached = [f"{test} {got['psnr']:.2f} ({bicubic[test]['psnr']:.2f})" for test, got in card["measured"].items()]
         needs = f"; needs {card['needs']}: pip install {card['needs']}" if "needs" in card else ""
         lines.append(f"{name:24} {'; '.join(reached)}{needs}")
+    lines.append(f"styles, for srkit style: {', '.join(pretrained.styles())}")
     return "\n".join(lines)
 
 

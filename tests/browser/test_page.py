@@ -53,7 +53,9 @@ def address(network, tmp_path_factory):
 def give(page, name: str, content: bytes) -> str:
     """Give the page a file; returns what it says when it is done."""
     said = page.locator("#said")
+    page.set_default_timeout(120_000)
     page.wait_for_function("document.getElementById('said').textContent != 'Loading the network …'", timeout=120_000)
+    assert not (said.get_attribute("class") or "") or "network" not in (said.text_content() or ""), said.text_content()
     page.evaluate("document.getElementById('said').textContent = ''")
     page.set_input_files("#file", [{"name": name, "mimeType": "image/png", "buffer": content}])
     deadline = time.monotonic() + 300
