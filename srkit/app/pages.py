@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from srkit import inference, metrics, models
 from srkit.data import images
 from srkit.models import pretrained
-from srkit.settings import SRKitError, printable
+from srkit.settings import SRKitError, choose_device, printable
 
 MEGABYTES = 20  # of an uploaded file
 MEGAPIXELS = 4.0  # of a picture: they bound the seconds that it can take
@@ -78,7 +78,7 @@ def compare(path: str | None, names: list[str]) -> tuple[list[tuple[Any, str]], 
         raise SRKitError(f"{len(names)} networks: choose one to four")
     shown, rows = [(_array(high), "the picture")], []
     for name in names:
-        model = models.load(_known(name, pretrained.names()))
+        model: Any = models.load(_known(name, pretrained.names())).to(choose_device())
         wanted = images.crop_to_multiple(high, model.scale)
         start = time.perf_counter()
         output = inference.upscale(model, images.degrade(wanted, model.scale))
@@ -93,7 +93,7 @@ def compare(path: str | None, names: list[str]) -> tuple[list[tuple[Any, str]], 
 def _enlarge(model: nn.Module, name: str, low: Tensor, high: Tensor | None) -> tuple[tuple[Any, Any], str]:
     scale = models.scales_of(model)[-1]
     start = time.perf_counter()
-    output = inference.upscale(model, low)
+    output = inference.upscale(model.to(choose_device()), low)
     said = f"{name}: {output.shape[2]} x {output.shape[1]} pixels in {time.perf_counter() - start:.1f} s"
     if high is not None:
         if high.shape != output.shape:
@@ -105,7 +105,7 @@ def _enlarge(model: nn.Module, name: str, low: Tensor, high: Tensor | None) -> t
 
 def _repaint(model: models.TransformerNet, picture: Tensor, strength: float) -> tuple[tuple[Any, Any], str]:
     start = time.perf_counter()
-    output = inference.stylize(model, picture, strength)
+    output = inference.stylize(model.to(choose_device()), picture, strength)
     size = f"{picture.shape[2]} x {picture.shape[1]} pixels"
     return (_array(picture), _array(output)), f"{size} in {time.perf_counter() - start:.1f} s"
 
