@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from srkit import inference, metrics, models
 from srkit.data import images
 from srkit.models import pretrained
-from srkit.settings import SRKitError, choose_device, printable
+from srkit.settings import SRKitError, choose_device, current_profile, printable
+from srkit.training import gatys
 
 MEGABYTES = 20  # of an uploaded file
 MEGAPIXELS = 4.0  # of a picture: they bound the seconds that it can take
+GATYS_SIZE, GATYS_STEPS = 192, 10  # pixels a side; a minute or two of a processor
 QUEUE = 80  # clients that wait; who comes then is told so
 HOUR = 3600  # seconds after which uploads and results are deleted
 NETWORKS = ("efficient-x2", "efficient-x3", "efficient-x4", "srgan-small-x4", "srresnet-small-x4", "srcnn915-x4")
@@ -65,10 +67,17 @@ def own_network(path: str | None, checkpoint: str | None) -> tuple[tuple[Any, An
     return _enlarge(model, "your network", picture, None)
 
 
-def style(path: str | None, name: str, strength: float) -> tuple[tuple[Any, Any], str]:
-    """Repaint an upload in a trained style."""
+def style(path: str | None, name: str, strength: float, painting: str | None = None) -> tuple[tuple[Any, Any], str]:
+    """Repaint an upload in a trained style; or in that of a painting, small, by Gatys' optimisation."""
     model: Any = models.load(_known(name, pretrained.styles()))
-    return _repaint(model, read(path), strength)
+    if not painting:
+        return _repaint(model, read(path), strength)
+    picture, manner = (_shrunk(read(one)) for one in (path, painting))
+    loss = gatys.gatys_loss(manner, feature_weights=current_profile().feature_weights)
+    trainer = gatys.Gatys(picture, loss, GATYS_STEPS)
+    trainer.fit()
+    output = torch.lerp(picture, trainer.picture, strength)
+    return (_array(picture), _array(output)), f"Gatys, {trainer.seconds:.0f} s; features: {loss.describe()}"
 
 
 def compare(path: str | None, names: list[str]) -> tuple[list[tuple[Any, str]], list[list[str]]]:
@@ -110,6 +119,12 @@ def _repaint(model: models.TransformerNet, picture: Tensor, strength: float) -> 
     return (_array(picture), _array(output)), f"{size} in {time.perf_counter() - start:.1f} s"
 
 
+def _shrunk(picture: Tensor) -> Tensor:
+    """A picture of no more than GATYS_SIZE pixels a side, which bounds the seconds that it takes."""
+    longest = max(picture.shape[1:])
+    return images.resize(picture, scale=GATYS_SIZE / longest).clamp(0, 1) if longest > GATYS_SIZE else picture
+
+
 def _known(name: str, names: list[str]) -> str:
     """The name, if it is one of these: what a client sends is no path to a file of this machine."""
     if name not in names:
@@ -135,8 +150,7 @@ def build() -> Any:
     def told(answer: Callable[..., Any]) -> Callable[..., Any]:
         def call(*inputs: Any) -> Any:
             try:
-                with torch.inference_mode():
-                    return answer(*inputs)
+                return answer(*inputs)
             except SRKitError as error:
                 raise gr.Error(str(error), print_exception=False) from None
 
@@ -164,7 +178,8 @@ def build() -> Any:
             given = upload("photograph")
             name = gr.Dropdown(pretrained.styles(), value=pretrained.styles()[0], label="style")
             strength = gr.Slider(0, 1, value=1, label="strength")
-            run(gr.Button("Paint"), style, [given, name, strength], slider())
+            painting = upload("or a painting of your own: small, and a minute or two")
+            run(gr.Button("Paint"), style, [given, name, strength, painting], slider())
         with gr.Tab("Compare"):
             given = upload("picture, which is made small first")
             chosen = gr.CheckboxGroup(known, value=["efficient-x4"], label="networks, one to four")
