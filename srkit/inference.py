@@ -19,17 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from srkit.data.images import from_uint8, is_gray, resize, to_uint8
-from srkit.models import complexity, device_of, output_at, scales_of
+from srkit.models import TransformerNet, complexity, device_of, output_at, scales_of
 from srkit.models.complexity import Reach
 from srkit.models.convert import origin
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError, atomic_write, choose_device, choose_precision, out_of_memory
 
 TILE = 256
+STYLE_TILE = 1024  # where a style's strokes are seen against the whole
 SMALLEST = 16  # side of the smallest tile: below it, a network computes nearly nothing but surroundings
 BICUBIC = Reach(pixels=2, grid=1)
 Side = tuple[int, int]  # where a tile begins and ends along a side of low
@@ -175,7 +177,8 @@ class Upscaler:
 
     def _bands(self, picture: Tensor, done: int = 0) -> Iterator[Tensor]:
         channels, height, width = picture.shape
-        gray = all(is_gray(rows) for rows in picture[:3].split(TILE, dim=1))  # a coloured one shows it early
+        recolours = getattr(self.model, "recolours", False)
+        gray = not recolours and all(is_gray(rows) for rows in picture[:3].split(TILE, dim=1))  # colour shows early
         reach = None if max(height, width) <= self.tile else self._reach(height, width)
         scale, hidden = self.scale, reach is None or bool(os.environ.get("SRKIT_HEADLESS"))
         options: dict[str, Any] = {"unit": "px", "unit_scale": True, "leave": False, "disable": hidden}
@@ -280,6 +283,43 @@ def _span(start: int, stop: int, length: int, reach: Reach | None) -> Side:
     first = max(0, start - reach.pixels) // reach.grid * reach.grid
     last = math.ceil((stop + reach.pixels) / reach.grid) * reach.grid
     return first, min(length, last)
+
+
+# ---------------------------------------------------------------------------------- styles
+
+
+def stylize(model: TransformerNet, picture: Tensor, strength: float = 1.0, tile: int = STYLE_TILE) -> Tensor:
+    """Repaint one picture, of any size, in a trained style.
+
+    A picture larger than a tile is normalised by the means and variances of itself made as small as one, in all of its
+    tiles alike, which therefore fit together without seams; see `TransformerNet.with_statistics_of`.
+
+    Args:
+        model: a trained style, on any device.
+        picture: (3, H, W) or (4, H, W) in [0, 1], 16 pixels or more a side; alpha stays as it is.
+        strength: 0 is the picture, 1 the style; a mean of both between them.
+        tile: largest side of a tile in pixels.
+
+    Returns:
+        The same shape, on the CPU.
+
+    Raises:
+        SRKitError: a network that enlarges, a side under 16 pixels, or another strength; what `Upscaler` raises.
+    """
+    if not isinstance(model, TransformerNet):
+        raise SRKitError("this network enlarges and repaints nothing: give a style, e.g. brushes, or srkit upscale it")
+    _check(picture)
+    height, width = picture.shape[1:]
+    if min(height, width) < SMALLEST or not 0 <= strength <= 1:
+        raise SRKitError(f"{width} x {height} pixels at strength {strength}: give {SMALLEST} or more, strength 0 to 1")
+    low = picture.cpu()
+    if max(height, width) > tile:
+        # Two layers of stride 2: only where both sides divide by 4 have tiles the pixels of one pass.
+        low = F.pad(low[None], (0, -width % 4, 0, -height % 4), mode="replicate")[0]
+        small = resize(low[:3], scale=tile / max(height, width)).clamp(0, 1)
+        model = model.with_statistics_of(small[None].to(device_of(model)))
+    output = Upscaler(model, tile=tile)(low)[..., :height, :width]
+    return torch.lerp(picture.cpu(), output, strength)
 
 
 # ---------------------------------------------------------------------------------- ONNX

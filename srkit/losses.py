@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial, reduce
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srkit.data.images import degrade
+from srkit.data.images import degrade, read, resize
 from srkit.models.features import NETWORKS, Extractor, load_features
 from srkit.settings import SRKitError, free_memory, unknown
 
@@ -182,6 +183,77 @@ class PerceptualLoss:
             total = reduce(torch.add, [distance(found[layer], wanted[layer]) for layer in self.layers_of[name]])
             terms[name] = total * CONTENT_SCALE**2 if name == "content" else total
         return terms
+
+
+class StyleLoss(PerceptualLoss):
+    """Two terms of style transfer, each relative to its own size, so that any weights give about the same:
+
+    - "content", mean over its layers of |F(output) - F(high)|² / |F(high)|²: what is seen where;
+    - "style", mean over its layers of |G(output) - G(style)|² / |G(style)|², with the Gram matrices G of the style's
+      picture: which features go together, wherever.
+
+    Gatys, Ecker, Bethge, arXiv 1508.06576, eq. 1 and 5; Johnson et al., arXiv 1603.08155, eq. 2 and 4; there both are
+    absolute.
+
+    Args:
+        extractor: must give every layer named.
+        picture: the style's, (3, H, W) in [0, 1].
+        style, content: layers of the two terms.
+
+    Raises:
+        SRKitError: a layer that the extractor does not give; a picture too small for its poolings.
+    """
+
+    def __init__(
+        self, extractor: Extractor, picture: Tensor, style: Sequence[str], content: Sequence[str] = ("relu2_2",)
+    ) -> None:
+        super().__init__(extractor, (), content, style)
+        self.layers_of = {"content": tuple(content), "style": tuple(style)}
+        extractor.check_size(min(picture.shape[1:]))
+        with torch.no_grad():
+            maps = extractor(picture[None].to(extractor.offset.device), self.layers_of["style"])
+        self.grams = {layer: gram(found) for layer, found in maps.items()}
+
+    def __call__(
+        self, output: Tensor, high: Tensor, names: Collection[str], targets: Targets | None = None
+    ) -> dict[str, Tensor]:
+        """As in `PerceptualLoss`; `high` is the content's picture."""
+        layers = tuple(dict.fromkeys(layer for name in names for layer in self.layers_of[name]))
+        found, terms = self.extractor(output, layers), {}
+        if "content" in names:
+            content = self.layers_of["content"]
+            with torch.no_grad():
+                wanted = targets(self.extractor, high, content) if targets else self.extractor(high, content)
+            distances = [feature_distance(found[one], wanted[one]) / _mean_square(wanted[one]) for one in content]
+            terms["content"] = torch.stack(distances).mean()
+        if "style" in names:
+            self.grams = {layer: one.to(output.device) for layer, one in self.grams.items()}
+            terms["style"] = torch.stack([self._style(layer, found[layer]) for layer in self.layers_of["style"]]).mean()
+        return terms
+
+    def _style(self, layer: str, found: Tensor) -> Tensor:
+        wanted = self.grams[layer]
+        return (gram(found) - wanted).square().sum((1, 2)).mean() / wanted.square().sum()
+
+
+def _mean_square(features: Tensor) -> Tensor:
+    return features.float().square().mean()
+
+
+SMALLEST_STYLE = 64  # pixels of a side: what is smaller has no strokes to learn
+
+
+def style_picture(path: str | Path, size: int) -> Tensor:
+    """The picture of a style, its shorter side `size` pixels, (3, H, W) in [0, 1].
+
+    Raises:
+        SRKitError: it cannot be read, or has a side under 64 pixels.
+    """
+    picture = read(path)
+    shorter = min(picture.shape[1:])
+    if min(shorter, size) < SMALLEST_STYLE:
+        raise SRKitError(f"{path}: a style of {min(shorter, size)} pixels is too small: give {SMALLEST_STYLE} or more")
+    return resize(picture, scale=min(1, size / shorter)).clamp(0, 1)
 
 
 class TargetFeatures:
@@ -384,6 +456,10 @@ def check_weights(weights: Mapping[str, float]) -> None:
 
 # ---------------------------------------------------------------------------------- by name
 
+STYLE_LAYERS = {  # of the term "style", in reach of quick trainings: Johnson et al. read relu4_3, too
+    "vgg16": ("relu1_2", "relu2_2", "relu3_3"),
+    "vgg19": ("relu1_1", "relu2_1", "relu3_1"),
+}
 GROUPS: dict[str, dict[str, tuple[str, ...]]] = {  # the layers of "content" and "texture" where none are given
     "vgg16": {"texture": ("relu1_2", "relu2_2", "relu3_3", "relu4_3")},  # Johnson et al., Section 4.1
     "small-vgg": {"texture": ("relu1_2", "relu2_2", "relu3_3", "relu4_3")},
@@ -401,16 +477,20 @@ def create(
     preprocessing: str | None = None,
     content: Sequence[str] = (),
     discriminator: nn.Module | None = None,
+    style: str | Path | None = None,
+    style_size: int = 256,
 ) -> WeightedLoss:
     """The loss that a configuration names in plain words; the frozen network is loaded only if a term needs it.
 
     Args:
-        weights: a term of TERMS, a layer of the network ("relu2_2"), "content" (VGG-19) or "texture" (VGG-16, VGG-19).
+        weights: a term of TERMS, a layer of the network ("relu2_2"), "content" (VGG-19) or "texture" (VGG-16, VGG-19);
+            with a style "content" and "style", see `StyleLoss`.
         features: "small-vgg", "vgg16", "vgg19", "squeezenet" or "clip".
         feature_weights: "imagenet", "random", or a file or folder of weights.
         preprocessing: see `models.features.Extractor`.
         content: the layers of "content", of whichever network; those of GROUPS if not given.
         discriminator: the one that the term "adversarial" asks; without it there is no such term.
+        style, style_size: a style's picture, and to how many pixels its shorter side is resized.
 
     Raises:
         SRKitError: as `WeightedLoss` and `models.features.load_features`.
@@ -419,8 +499,16 @@ def create(
         raise unknown("network", features, NETWORKS)
     terms = dict(TERMS) if discriminator is None else TERMS | {"adversarial": Adversarial(discriminator)}
     names = [name for name in dict.fromkeys(map(term_of, weights)) if name not in terms]
+    if "style" in names and style is None:
+        raise SRKitError("the term style needs a picture: --style painting.jpg")
     if not names:
         return WeightedLoss(weights, terms=terms)
+    if style is not None:
+        if features not in STYLE_LAYERS:
+            raise unknown("network for a style", features, STYLE_LAYERS)
+        picture, layers, content = style_picture(style, style_size), STYLE_LAYERS[features], content or ("relu2_2",)
+        extractor = load_features(features, (*layers, *content), feature_weights, preprocessing)
+        return WeightedLoss(weights, StyleLoss(extractor, picture, layers, content), terms=terms)
     groups = GROUPS.get(features, {}) | ({"content": tuple(content)} if content else {})
     known = [*terms, *NETWORKS[features].names(), *groups]
     for name in names:

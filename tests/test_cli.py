@@ -380,3 +380,44 @@ def test_what_a_command_does_not_know_names_the_nearest(call):
     for words, hint in ((["--stps", 4], "--steps"), (["--loss", "mse"], "each term needs a weight")):
         status, out, err = call("train", "srcnn", "--data", "bundled", *words)
         assert status == 2 and hint in out + err
+
+
+# ---------------------------------------------------------------------------------- style
+
+
+@pytest.fixture
+def painter(tmp_path) -> Path:
+    torch.manual_seed(0)
+    return pretrained.publish(models.create("style", channels=4, blocks=1), "mine", {}, tmp_path)
+
+
+def test_style_repaints_by_a_network_and_by_gatys(tmp_path, painter, capsys):
+    photo = write(photograph(40, 64), tmp_path / "photo.png")
+    painting = write(photograph(70, 70, 3), tmp_path / "painting.jpg")
+    assert cli.main(["style", str(photo), "--checkpoint", str(painter), "--size", "32"]) == 0
+    assert read(tmp_path / "photo_mine.png").shape == (3, 20, 32)
+    before = (tmp_path / "photo_mine.png").stat().st_mtime_ns
+    assert cli.main(["style", str(photo), "--checkpoint", str(painter)]) == 0
+    assert "left as it is" in capsys.readouterr().out and (tmp_path / "photo_mine.png").stat().st_mtime_ns == before
+    gatys = ["style", str(photo), "--style", str(painting), "--steps", "1", "--feature-weights", "random"]
+    assert cli.main([*gatys, "--device", "cpu"]) == 0
+    assert read(tmp_path / "photo_painting.png").shape == (3, 40, 64)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["style", "photo.png"], "either --checkpoint"),
+    (["style", "photo.png", "--checkpoint", "srcnn-x2"], "repaints nothing"),
+    (["style", "photo.png", "--checkpoint", "mine.safetensors", "--strength", "2"], "strength 0 to 1"),
+    (["style", "photo.png", "--style", "small.png", "--feature-weights", "random"], "too small"),
+    (["upscale", "photo.png", "--checkpoint", "mine.safetensors"], "srkit style photo.jpg"),
+    (["train", "style", "--data", "photos", "--size", "160", "--device", "cpu"], "--style painting.jpg"),
+])  # fmt: skip
+def test_styles_are_refused_where_they_do_not_fit(tmp_path, painter, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    write(photograph(160, 160), tmp_path / "photo.png")
+    write(photograph(20, 20), tmp_path / "small.png")
+    for number in range(3):
+        write(photograph(160, 160, number), tmp_path / "photos" / f"{number}.png")
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The command `srkit`: run lessons, train, resume, compare, inspect, upscale, export, evaluate, get data sets, teach.
+"""The command `srkit`: run lessons, train, resume, compare, inspect, upscale, style, export, evaluate, data, teach.
 
 Each command is a dataclass whose fields are its flags; tyro shows the comment above a field as its help.
 """
@@ -17,6 +17,8 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from srkit import __version__
+from srkit.cli.app import App
+from srkit.cli.style import Style
 from srkit.cli.teach import Contest, Grade, Handout, Submit
 from srkit.cli.train import Compare, Pictures, Resume, Train
 from srkit.cli.upscale import Upscale
@@ -27,7 +29,7 @@ from srkit.training.devices import check_alone
 
 COMMANDS: dict[str, type] = {
     "run": Run, "train": Train, "resume": Resume, "compare": Compare, "inspect": Inspect, "upscale": Upscale,
-    "export": Export, "evaluate": Evaluate, "data": Data,
+    "style": Style, "export": Export, "evaluate": Evaluate, "data": Data, "app": App,
     "handout": Handout, "submit": Submit, "grade": Grade, "contest": Contest,
 }  # fmt: skip
 ABOUT = "Learn image super-resolution: lessons, training, measuring, upscaling. `srkit --version` says which srkit."

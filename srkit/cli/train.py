@@ -15,7 +15,7 @@ from tyro.conf import Positional, arg
 from srkit import metrics, models
 from srkit.cli.use import load
 from srkit.data import ImageDataset, load_dataset, sources
-from srkit.models import SuperResNet
+from srkit.models import SuperResNet, TransformerNet
 from srkit.models.files import damage_of
 from srkit.settings import SRKitError, Student, choose_device, lock, root, unknown
 from srkit.training import GANConfig, TrainConfig, Trainer, checkpoint, compare, devices, resuming
@@ -56,7 +56,7 @@ class Train:
     """
 
     # Which network: srcnn, srcnn915, superresnet, or superresnet-multi, -residual, -dilated, -vgg, -clip; srresnet,
-    # srresnet-small; efficient; srgan, srgan-small, which --start from a trained srresnet.
+    # srresnet-small; efficient; srgan, srgan-small, which --start from a trained srresnet; style, which needs --style.
     model: Positional[str]
     # What to train and to validate on.
     pictures: Annotated[Pictures, SAME_NAMES]
@@ -88,6 +88,8 @@ class Train:
                 model = self.network()
                 out = self.folder(model)
                 dataset, validation = self.pictures.load(self.config.seed, device, self.warp, self.photo)
+                if isinstance(model, TransformerNet):
+                    validation = None  # no PSNR tells whether a style is good
             kind = resuming.KINDS["GANTrainer" if isinstance(self.config, GANConfig) else "Trainer"]
             trainer = kind(model, dataset, self.config, validation=validation, out=out, student=self.student)
             trainable, frozen = models.count(model)

@@ -183,7 +183,10 @@ def load(name: str, scale: int | None = None) -> nn.Module:
     if name in models.PRESETS:
         known = ", ".join(pretrained.names())
         raise SRKitError(f"{name} is not trained yet: name a checkpoint, e.g. runs/{name}-…/best.pt, or one of {known}")
-    return models.load(name)
+    model = models.load(name)
+    if isinstance(model, models.TransformerNet):
+        raise SRKitError(f"{name} repaints and does not enlarge: srkit style photo.jpg --checkpoint {name}")
+    return model
 
 
 def _pictures(path: Path) -> list[tuple[Path, Path]]:

@@ -75,7 +75,7 @@ class Inspect:
 
 @dataclass
 class Export:
-    """Write a trained model as ONNX, which runs without PyTorch."""
+    """Write a trained model as ONNX, which runs without PyTorch; or as a web page that runs it in the browser."""
 
     # As for srkit upscale.
     checkpoint: Positional[str | None] = None
@@ -83,10 +83,21 @@ class Export:
     out: Output = None
     # As for srkit upscale; the file has all outputs of a model with several.
     scale: int | None = None
+    # Write FOLDER/index.html instead: drop a picture, wipe, download. For GitHub Pages, or to be sent.
+    html: Path | None = None
+    # For the page: onnxruntime-web's folder dist, copied beside it; its CDN if not given.
+    runtime: Path | None = None
 
     def __call__(self) -> None:
         name = self.checkpoint or default(self.scale)
-        path = inference.to_onnx(load(name, self.scale), self.out or f"{Path(name).stem}.onnx")
+        if self.html:
+            from srkit.app.static import write_page
+
+            path = write_page(models.load(name), Path(name).stem, self.html, self.runtime)
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it, or: python -m http.server -d {self.html}")
+            return
+        model = models.load(name) if name in pretrained.styles() else load(name, self.scale)
+        path = inference.to_onnx(model, self.out or f"{Path(name).stem}.onnx")
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
@@ -142,6 +153,8 @@ def facts(name: str) -> dict[str, Any]:
     """
     if name in pretrained.names():
         return pretrained.card(name)
+    if name in pretrained.styles():
+        return pretrained.card(name, pretrained.STYLES)
     state = pretrained.read(name)
     own = pretrained.is_checkpoint(state, name)
     model = _shown(checkpoint.load(name)) if own else models.load(name)
@@ -198,6 +211,7 @@ def _table(cards: dict[str, dict[str, Any]]) -> str:
         reached = [f"{test} {got['psnr']:.2f} ({bicubic[test]['psnr']:.2f})" for test, got in card["measured"].items()]
         needs = f"; needs {card['needs']}: pip install {card['needs']}" if "needs" in card else ""
         lines.append(f"{name:24} {'; '.join(reached)}{needs}")
+    lines.append(f"styles, for srkit style: {', '.join(pretrained.styles())}")
     return "\n".join(lines)
 
 

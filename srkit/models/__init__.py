@@ -17,6 +17,7 @@ from srkit.models.presets import (
 from srkit.models.pretrained import load
 from srkit.models.srcnn import SRCNN
 from srkit.models.srresnet import Discriminator, SRResNet
+from srkit.models.style import TransformerNet
 from srkit.models.superresnet import SuperResNet
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "EfficientSR",
     "SRResNet",
     "SuperResNet",
+    "TransformerNet",
     "bounded",
     "build",
     "count",

@@ -18,6 +18,7 @@ from srkit.data.images import KERNELS, check_scale, resize
 from srkit.models.efficient import EfficientSR
 from srkit.models.srcnn import SRCNN
 from srkit.models.srresnet import Discriminator, SRResNet
+from srkit.models.style import TransformerNet
 from srkit.models.superresnet import SuperResNet
 from srkit.settings import SRKitError, unknown
 
@@ -48,7 +49,8 @@ class Interpolation(nn.Module):
 
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
-    network.__name__: network for network in (SRCNN, SuperResNet, SRResNet, EfficientSR, Discriminator, Interpolation)
+    network.__name__: network
+    for network in (SRCNN, SuperResNet, SRResNet, EfficientSR, Discriminator, TransformerNet, Interpolation)
 }
 
 
@@ -121,6 +123,10 @@ PRESETS: dict[str, Preset] = {
     "srgan-small": Preset("SRResNet", SMALL,
         {"steps": 1500, "batch_size": 16, "patch_size": 64, "lr": 1e-4, "discriminator": 32, "discriminator_lr": 4.0,
          "discriminator_warmup": 150, "content": ("relu1_2", "relu2_2"), "ema": 0.99}, gan=True),
+    # 4 blocks of 64 filters at a quarter of the size: repaints a picture in the style of one (lesson 09); needs --style
+    "style": Preset("TransformerNet", {"scale": 1},
+        {"steps": 1500, "batch_size": 2, "patch_size": 128, "lr": 2e-3, "warmup": 20, "schedule": "cosine", "ema": 0.99,
+         "loss": {"content": 0.15, "style": 1.0}, "content": ("relu2_2",)}),
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from srkit.models.presets import fill, label
 from srkit.settings import SRKitError, atomic_write, unknown
 
 FOLDER = Path(__file__).parents[1] / "weights"
+STYLES = FOLDER / "styles"
 STAMP = "srkit checkpoint 2"  # what a checkpoint holds under "format"
 # The kinds of its fields; and what stands for those that are not in every file, so that older ones can still be read.
 FIELDS: dict[str, Any] = {
@@ -38,6 +39,11 @@ WORDS = ("model_config", "config", "dataset", "validation", "student", "weights"
 def names(folder: Path = FOLDER) -> list[str]:
     """The pretrained networks: network and scale, e.g. "srresnet-small-x4". `card` says what one needs."""
     return sorted(path.stem for path in folder.glob("*.safetensors"))
+
+
+def styles() -> list[str]:
+    """The pretrained styles, e.g. "brushes": for `srkit style`. Beside each lies the picture that it learnt from."""
+    return names(STYLES)
 
 
 def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
@@ -62,19 +68,19 @@ def load(name_or_path: str | Path) -> nn.Module:
     """A trained model in eval mode on the CPU, in float32; `model.pretrained` is True if it was trained at all.
 
     Args:
-        name_or_path: a pretrained network's name (see `names`); or a file: a checkpoint of srkit, of which the
-            averaged weights are taken if it has them, weights that `publish` wrote, or another project's generator
-            (see `convert`).
+        name_or_path: a pretrained network's name (see `names`), or a style's (see `styles`); or a file: a checkpoint
+            of srkit, of which the averaged weights are taken if it has them, weights that `publish` wrote, or another
+            project's generator (see `convert`).
 
     Raises:
         SRKitError: no such name (the message says the nearest) or file; a file that is damaged, or holds a model that
             srkit cannot rebuild; a package that the network needs is not installed.
     """
     path = Path(name_or_path).expanduser()
-    if str(name_or_path) in names():
-        path = FOLDER / f"{name_or_path}.safetensors"
+    if found := [folder for folder in (FOLDER, STYLES) if str(name_or_path) in names(folder)]:
+        path = found[0] / f"{name_or_path}.safetensors"
     elif not path.is_file() and not path.suffix:
-        raise SRKitError(f"{unknown('pretrained network', name_or_path, names())}; or give a file")
+        raise SRKitError(f"{unknown('pretrained network', name_or_path, [*names(), *styles()])}; or give a file")
     content = read(path)
     with damage_of(name_or_path):
         if is_checkpoint(content, path):
@@ -143,4 +149,5 @@ def publish(
     return path
 
 
-__all__ = ["FOLDER", "STAMP", "card", "is_checkpoint", "load", "names", "publish", "read", "weights_sha256"]
+__all__ = ["FOLDER", "STAMP", "card", "is_checkpoint", "load", "names", "publish", "read", "styles",
+           "weights_sha256"]  # fmt: skip

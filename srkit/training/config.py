@@ -40,6 +40,10 @@ class TrainConfig:
     preprocessing: str | None = None
     # Its layers behind the term content; relu5_4 of vgg19 if not given.
     content: tuple[str, ...] = ()
+    # The picture that the terms content and style are relative to: a painting, for srkit train style.
+    style: str | None = None
+    # To how many pixels its shorter side is resized: small gives small strokes.
+    style_size: int = 256
     # Learning rate, after the warm-up and before the schedule lowers it.
     lr: float = 1e-3
     # Any optimiser of torch.optim by its name: Adam, AdamW, SGD, …
@@ -74,7 +78,7 @@ class TrainConfig:
 
     def loss_settings(self) -> dict[str, Any]:
         """What `losses.create` makes this training's loss from."""
-        names = ("features", "feature_weights", "preprocessing", "content")
+        names = ("features", "feature_weights", "preprocessing", "content", "style", "style_size")
         return {"weights": self.loss, **{name: getattr(self, name) for name in names}}
 
     def with_loss(self, loss: WeightedLoss) -> TrainConfig:

@@ -53,6 +53,8 @@ def load(optimizer: Optimizer, state: dict[str, Any]) -> None:
         if not isinstance(averages, dict) or not all(isinstance(one, dict) for one in averages.values()):
             raise TypeError("no averages")
         optimizer.load_state_dict({"state": averages, "param_groups": optimizer.state_dict()["param_groups"]})
+        if not averages:  # at step 0 there is nothing yet to try
+            return
         trial = copy.deepcopy(optimizer)  # what each optimiser keeps is its own affair: whether it can go on, it shows
         for parameter in (parameter for group in trial.param_groups for parameter in group["params"]):
             parameter.grad = torch.zeros_like(parameter)

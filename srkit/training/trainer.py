@@ -315,14 +315,16 @@ class Trainer(Stepper):
         if self.config.schedule == "constant" or self.config.schedule_steps:
             free.add("steps")
         if not self.loss.perceptual:  # then no loss reads them; a model's own stand in its config
-            free |= {"features", "feature_weights", "preprocessing", "content"}
+            free |= {"features", "feature_weights", "preprocessing", "content", "style", "style_size"}
         own = self.state()
         same = ("trainer", "model_config", "code", "start", "fingerprint")
         names = [name for name in same if own[name] != state[name]]
         if not own["model_config"] and not checkpoint.same_shapes(own["model"], state["model"]):
             names.append("model")
         settings = [name for name in own["config"] if name not in free]
-        return names + [name for name in settings if not _same(own["config"][name], state["config"].get(name))]
+        defaults = {name: getattr(type(self.config), name, None) for name in settings}  # of fields that are newer
+        then = {name: state["config"].get(name, defaults[name]) for name in settings}
+        return names + [name for name in settings if not _same(own["config"][name], then[name])]
 
     def fresh(self, **arguments: Any) -> Trainer:
         """A new Trainer of this one's kind, model, dataset and loss, as config describes it, that writes nothing."""

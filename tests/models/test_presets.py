@@ -13,7 +13,7 @@ from srkit.models.presets import fill
 from srkit.settings import SRKitError
 from srkit.training.config import GANConfig, TrainConfig
 
-PLAIN = [name for name in models.PRESETS if not name.endswith(("vgg", "clip"))]
+PLAIN = [name for name in models.PRESETS if not name.endswith(("vgg", "clip", "style"))]
 
 
 @pytest.mark.parametrize("name", ["srcnn", "efficient", "nearest", "bilinear", "bicubic"])

@@ -13,10 +13,11 @@ from srkit.course.checks.lesson_03 import charbonnier, cosine, moving_average, p
 from srkit.course.checks.lesson_03_saving import load_training, save_training
 from srkit.course.checks.lesson_05 import Dilated, Residual, TwoOutputs, inverse_psnr, multiply_adds, with_skip
 from srkit.course.checks.lesson_08 import fade, hyper_step, perturb, respond, to_range
+from srkit.course.checks.lesson_09 import content_loss, gram, instance_norm, shuffle, style_loss
 from srkit.course.checks.lesson_10 import merge
 
 __all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "charbonnier", "collate",
-           "convolve", "cosine", "degrade", "fade", "hyper_step", "identity", "inverse_psnr",
-           "load_training", "merge", "module", "moving_average", "multiply_adds", "paper_loss",
-           "parameters", "perturb", "psnr", "receptive_field", "respond", "save_training", "sharpen",
-           "split", "ssim", "to_range", "train", "with_skip"]  # fmt: skip
+           "content_loss", "convolve", "cosine", "degrade", "fade", "gram", "hyper_step", "identity",
+           "instance_norm", "inverse_psnr", "load_training", "merge", "module", "moving_average", "multiply_adds",
+           "paper_loss", "parameters", "perturb", "psnr", "receptive_field", "respond", "save_training", "sharpen",
+           "shuffle", "split", "ssim", "style_loss", "to_range", "train", "with_skip"]  # fmt: skip

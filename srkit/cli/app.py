@@ -1,0 +1,35 @@
+"""The command `srkit app`: the class's page."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import metadata
+from pathlib import Path
+
+
+@dataclass
+class App:
+    """Serve a page that upscales, paints and compares pictures: open the address that it prints.
+
+    Needs Gradio: pip install 'srkit[app]'. Nothing is loaded from outside; no file is kept for much over an hour.
+    """
+
+    # Where it listens; 0.0.0.0 for everyone in the network.
+    host: str = "127.0.0.1"
+    # On which port.
+    port: int = 7860
+    # Write the folder of a Hugging Face Space instead.
+    space: Path | None = None
+
+    def __call__(self) -> None:
+        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        from srkit.app import pages
+
+        if self.space:
+            links = dict(link.split(", ") for link in metadata("srkit").get_all("Project-URL") or [])
+            print(f"{pages.write_space(self.space, links['Repository'])}: app.py, requirements.txt, README.md")
+            return
+        page = pages.build()
+        print(f"http://{self.host}:{self.port}; Ctrl-C ends it", flush=True)
+        page.launch(server_name=self.host, server_port=self.port, **pages.launch_options())
