@@ -50,12 +50,15 @@ def first_mistake(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory) -> dict[tuple[str, str], str]:
-    """(lesson, how it was left) → all that its cells printed."""
+def printed(request, tmp_path_factory) -> dict[tuple[str, str], str]:
+    """(lesson, how it was left) → all that its cells printed; of those lessons that some chosen test is about."""
+    asked = {item.callspec.params.get("lesson") for item in request.session.items if hasattr(item, "callspec")}
     found = {}
     for kind in ("untouched", "solved", "wrong"):
         folder = tmp_path_factory.mktemp(kind)
         for answers, path in SOLVED.items():
+            if path.stem not in asked:
+                continue
             notebook = nbformat.read(path, as_version=4)
             wrong = {name: first_mistake(name) for name in stubs(notebook)}
             fill(notebook, {"untouched": {}, "solved": solutions(answers), "wrong": wrong}[kind])
