@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from srkit import figures, losses, metrics, models, settings
+from srkit.figures.saving import unsigned
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError
 from srkit.training import History, Move, TrainConfig, Trainer
@@ -71,6 +72,25 @@ def test_a_page_without_a_name_says_so_and_its_sidecar_what_the_student_wrote_an
     facts = json.loads(path.with_suffix(".json").read_text())
     assert facts["checks"] == {"psnr": True}
     assert facts["predictions"]["dB"] == {"value": 30.0, "within": 1, "measured": 30.5, "right": True}
+
+
+def test_not_signed_lies_on_no_caption():
+    history, high = History(), photograph(48, 48)
+    history.add({"step": 1, "lr": 1e-3, "mse": 0.1})
+    graph = figures.curves(history, ["mse"])
+    graph.supxlabel("a caption at the foot")
+    for fig in (graph, figures.grid([[high, high, high]], footer="a footer, " * 30)):
+        fig.draw_without_rendering()
+        before = [ax.get_position().bounds for ax in fig.axes]
+        with unsigned(fig):
+            fig.draw_without_rendering()
+            *others, mark = fig.texts
+            labels = [text for ax in fig.axes for text in (ax.title, ax.xaxis.label, *ax.get_xticklabels())]
+            others = [text.get_window_extent() for text in [*others, *labels] if text.get_text()]
+            assert mark.get_window_extent().y0 > 0
+            assert len(others) >= 3 and not any(mark.get_window_extent().overlaps(place) for place in others)
+        fig.draw_without_rendering()
+        assert np.allclose(before, [ax.get_position().bounds for ax in fig.axes])
 
 
 def test_provenance_of_several_models(here, dataset):

@@ -50,7 +50,7 @@ def save(
     path = here.figures / f"{here.lesson}_{name}.png"
     facts = {**provenance(here, trainer, table), "shown": getattr(fig, "scores", [])}
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    with _unsigned(fig) if not here.student.name else nullcontext(), atomic_write(path) as draft:
+    with unsigned(fig) if not here.student.name else nullcontext(), atomic_write(path) as draft:
         fig.savefig(draft, dpi=DPI, metadata=text)
     with atomic_write(path.with_suffix(".json")) as draft:
         draft.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -66,16 +66,31 @@ def save(
     return path
 
 
+STRIP = 0.45  # inches at the foot of a page without a name
+
+
 @contextmanager
-def _unsigned(fig: Figure) -> Iterator[None]:
-    """Within it, NOT SIGNED stands across the figure's foot."""
-    text, style = "     ".join(["NOT SIGNED"] * 4), {"size": 24, "weight": "bold", "color": ACCENT, "alpha": 0.6}
-    mark = fig.text(0.5, 0.002, text, ha="center", va="bottom", **style)
-    mark.set_in_layout(False)
+def unsigned(fig: Figure) -> Iterator[None]:
+    """Within it the figure is a little smaller, and NOT SIGNED stands below it, where no caption is."""
+    fig.canvas.draw()  # the layout is made now, and then left alone
+    strip, engine = STRIP / fig.get_figheight(), fig.get_layout_engine()
+    fig.set_layout_engine("none")
+    boxes = [(ax, ax.get_position()) for ax in fig.axes]
+    words = [(text, text.get_position()) for text in fig.texts]
+    for ax, box in boxes:
+        size = (1 - strip) * box.width, (1 - strip) * box.height
+        ax.set_position((strip / 2 + (1 - strip) * box.x0, strip + (1 - strip) * box.y0, *size))
+    for text, (x, y) in words:
+        text.set_position((strip / 2 + (1 - strip) * x, strip + (1 - strip) * y))
+    style = {"size": 20, "weight": "bold", "color": ACCENT}
+    mark = fig.text(0.5, strip / 2, "     ".join(["NOT SIGNED"] * 4), ha="center", va="center", **style)
     try:
         yield
     finally:
         mark.remove()
+        for thing, place in [*boxes, *words]:
+            thing.set_position(place)
+        fig.set_layout_engine(engine)
 
 
 def provenance(here: Setup, trainer: Subjects = None, table: Tables = None) -> dict[str, Any]:
