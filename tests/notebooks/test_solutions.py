@@ -89,6 +89,20 @@ def test_each_stub_has_its_solution_and_its_check(lesson, names):
     assert all(getattr(checks, name).mistakes for name in names)
 
 
+@each_lesson
+def test_each_solution_is_right(lesson, names):
+    notebook = nbformat.read(NOTEBOOKS / f"{lesson}.ipynb", as_version=4)
+    scope: dict = {}  # what a solution may use: the lesson's imports and plain functions
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        body = ast.parse(re.sub(r"^[%!].*$", "pass", cell.source, flags=re.M)).body
+        kept: list = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+        kept += [node for node in body if isinstance(node, ast.FunctionDef) and not node.args.defaults]
+        exec(compile(ast.Module(kept, []), cell.id, "exec"), scope)
+    for name, source in solutions(NOTEBOOKS / "solutions" / f"{lesson[:2]}.md").items():
+        exec(source, scope)
+        assert getattr(checks, name).complaint(scope[name]) == ""
+
+
 @pytest.mark.slow
 @each_lesson
 def test_stubs_untouched_run_through_and_count_nothing(lesson, names, printed):

@@ -20,10 +20,22 @@ from srkit.course.checks.lesson_04 import (
     weights_by_share,
 )
 from srkit.course.checks.lesson_05 import Dilated, Residual, TwoOutputs, inverse_psnr, multiply_adds, with_skip
+from srkit.course.checks.lesson_06 import (
+    adversarial_loss,
+    discriminator_loss,
+    discriminator_step,
+    generator_step,
+    mixed_weights,
+    pixel_shuffle,
+    transposed_convolution,
+)
+from srkit.course.checks.lesson_07 import freeze_norms, paired_change, project, train_only, two_means, warp
 from srkit.course.checks.lesson_10 import merge
 
-__all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "charbonnier", "collate", "convolve",
-           "cosine", "degrade", "expected_mse", "feature_loss", "feature_maps", "gram", "identity", "inverse_psnr",
-           "load_training", "merge", "module", "moving_average", "multiply_adds", "paper_loss", "parameters",
-           "psnr", "receptive_field", "save_training", "sharpen", "split", "ssim", "total_variation", "train",
-           "weights_by_share", "with_skip"]  # fmt: skip
+__all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "adversarial_loss", "charbonnier",
+           "collate", "convolve", "cosine", "degrade", "discriminator_loss", "discriminator_step", "expected_mse",
+           "feature_loss", "feature_maps", "freeze_norms", "generator_step", "gram", "identity", "inverse_psnr",
+           "load_training", "merge", "mixed_weights", "module", "moving_average", "multiply_adds", "paired_change",
+           "paper_loss", "parameters", "pixel_shuffle", "project", "psnr", "receptive_field", "save_training",
+           "sharpen", "split", "ssim", "total_variation", "train", "train_only", "transposed_convolution",
+           "two_means", "warp", "weights_by_share", "with_skip"]  # fmt: skip
