@@ -254,7 +254,7 @@ def speed(networks: Mapping[str, Extractor], rounds: int = 7) -> dict[str, float
     for _ in range(rounds):
         for name, network in networks.items():
             output, start = picture.clone().requires_grad_(True), time.perf_counter()
-            sum(x.square().mean() for x in network.cpu()(output).values()).backward()
+            torch.stack([x.square().mean() for x in network.cpu()(output).values()]).sum().backward()
             seconds[name].append(time.perf_counter() - start)
     return {name: sorted(times)[rounds // 2] for name, times in seconds.items()}
 

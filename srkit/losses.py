@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from srkit.data.images import degrade, read, resize
 from srkit.models.features import NETWORKS, Extractor, load_features
-from srkit.settings import SRKitError, free_memory, unknown
+from srkit.settings import SRKitError, unknown
 
 Term = Callable[[Tensor, Tensor], Tensor]
 Output = Tensor | tuple[Tensor, ...]
@@ -171,7 +171,7 @@ class PerceptualLoss:
             output, high: (N, 3, H, W) in [0, 1].
             names: terms out of `names`.
             targets: targets(extractor, high, layers) returns the feature maps of `high` by layer, e.g.
-                `TargetFeatures.for_batch(…)`; without it the extractor computes them.
+                `training.targets.TargetFeatures.for_batch(…)`; without it the extractor computes them.
         """
         layers = tuple(dict.fromkeys(layer for name in names for layer in self.layers_of[name]))
         with torch.no_grad():  # the ground truth is given: no gradient, and no memory for one
@@ -254,46 +254,6 @@ def style_picture(path: str | Path, size: int) -> Tensor:
     if min(shorter, size) < SMALLEST_STYLE:
         raise SRKitError(f"{path}: a style of {min(shorter, size)} pixels is too small: give {SMALLEST_STYLE} or more")
     return resize(picture, scale=min(1, size / shorter)).clamp(0, 1)
-
-
-class TargetFeatures:
-    """Keeps the ground truth's feature maps from the first time that they are computed.
-
-    A perceptual step goes three times through the frozen network: forward for the ground truth, forward and backward
-    for the output. Where a training shows each picture always alike (no flips, and the patch is the whole picture),
-    the first third is the same in each epoch. The first epoch keeps what the others use, exactly as computed.
-
-    Layers that are first asked for together are kept, or none of them: what is kept of all pictures takes at most half
-    of the memory that was free on the device at the first step.
-
-    Args:
-        count: pictures in the dataset.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.room: int | None = None  # bytes
-        self.kept: dict[tuple[Extractor, str], dict[int, Tensor]] = {}
-
-    def for_batch(self, indices: Sequence[int]) -> Targets:
-        """The argument `targets` of a loss for a batch whose `high` are the dataset's pictures `indices`, in order."""
-        return partial(self._find, indices)
-
-    def _find(
-        self, indices: Sequence[int], extractor: Extractor, high: Tensor, layers: Sequence[str]
-    ) -> dict[str, Tensor]:
-        kept = {layer: self.kept[extractor, layer] for layer in layers if (extractor, layer) in self.kept}
-        missing = [layer for layer in layers if not kept.get(layer, {}).keys() >= set(indices)]
-        fresh = extractor(high, missing) if missing else {}
-        new = [layer for layer in fresh if layer not in kept]
-        size = self.count * sum(fresh[layer][0].nbytes for layer in new)
-        self.room = free_memory(high.device) // 2 if self.room is None else self.room
-        if size <= self.room:
-            self.room -= size
-            kept |= {layer: self.kept.setdefault((extractor, layer), {}) for layer in new}
-        for layer in fresh.keys() & kept.keys():
-            kept[layer].update(zip(indices, fresh[layer].split(1), strict=True))
-        return fresh | {layer: torch.cat([kept[layer][i] for i in indices]) for layer in layers if layer not in fresh}
 
 
 # ---------------------------------------------------------------------------------- the weighted sum

@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from srkit import figures, losses, metrics, models, settings
+from srkit.figures.saving import unsigned
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError
 from srkit.training import History, Move, TrainConfig, Trainer
@@ -71,6 +72,21 @@ def test_a_page_without_a_name_says_so_and_its_sidecar_what_the_student_wrote_an
     facts = json.loads(path.with_suffix(".json").read_text())
     assert facts["checks"] == {"psnr": True}
     assert facts["predictions"]["dB"] == {"value": 30.0, "within": 1, "measured": 30.5, "right": True}
+
+
+def test_not_signed_lies_below_the_whole_page():
+    history, high = History(), photograph(48, 48)
+    history.add({"step": 1, "lr": 1e-3, "mse": 0.1})
+    graph = figures.curves(history, ["mse"])
+    graph.supxlabel("a caption at the foot")
+    for fig in (graph, figures.grid([[high, high, high]], footer="a footer")):
+        page = unsigned(fig)
+        page.draw_without_rendering()
+        (mark,), (ax,) = page.texts, page.axes
+        words, shown = mark.get_window_extent(), ax.get_window_extent()
+        assert 0 < words.y0 < words.y1 < shown.y0 and 0 < words.x0 < words.x1 < page.bbox.x1
+        assert tuple(page.get_size_inches()) == tuple(fig.get_size_inches())
+        assert shown.width / shown.height == pytest.approx(page.bbox.width / page.bbox.height)
 
 
 def test_provenance_of_several_models(here, dataset):
@@ -188,8 +204,8 @@ def test_differences_have_a_dot_a_picture_and_the_mean():
     dots = [line for line in fig.axes[0].lines if line.get_marker() == "o"]
     assert [list(line.get_ydata()) for line in dots] == [list(p.changes["psnr"].differences) for p in pairs.values()]
     assert [text.get_text() for text in fig.axes[1].get_xticklabels()] == [
-        "plain\n1 of 3 better",
-        "\\$warp\\$\n1 of 3 better",
+        "plain\n1 of 3\nbetter",
+        "\\$warp\\$\n1 of 3\nbetter",
     ]
 
 

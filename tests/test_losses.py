@@ -9,9 +9,11 @@ import torch
 
 from srkit import losses
 from srkit.data.images import degrade
-from srkit.losses import PerceptualLoss, TargetFeatures, WeightedLoss
+from srkit.losses import PerceptualLoss, WeightedLoss
 from srkit.models.features import VGG16
 from srkit.settings import SRKitError
+from srkit.training import targets as targets_room
+from srkit.training.targets import TargetFeatures
 
 HIGH = torch.tensor([0.0, 0.5]).view(1, 1, 1, 2)
 OUTPUT = torch.tensor([0.1, 0.9]).view(1, 1, 1, 2)
@@ -215,7 +217,7 @@ def test_room_is_asked_for_all_pictures_and_layers(kept, monkeypatch):
     loss, pictures, sizes = kept
     first, second = 4 * 5 * 64 * 16 * 16, 4 * 5 * 256 * 4 * 4  # bytes of the layers of all pictures
     for free, passes in ((2 * first - 2, [2, 2]), (2 * first, [1, 2]), (2 * (first + second), [1, 1])):
-        monkeypatch.setattr(losses, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(targets_room, "free_memory", lambda device, free=free: free)
         targets, found = TargetFeatures(5), []
         for weight in (0.0, 0.0, 1.0, 1.0):  # from the third step on another layer weighs, too
             loss.weights["relu3_3"] = weight

@@ -15,13 +15,13 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import indent
 from typing import Any
 
+from srkit.course import pages
 from srkit.settings import SRKitError, current_profile, root, unknown
 
 LESSON = re.compile(r"\d\d_\w+")  # 03_mse_training, but not a student's 03_mse_training-Copy1 or Untitled
@@ -175,7 +175,7 @@ class _Runner:
             raise InterruptedError
         page = self.out / f"{path.stem}.html"
         nbformat.write(notebook, page.with_suffix(".ipynb"))
-        page.write_text(_page(notebook, path), "utf-8")
+        page.write_text(pages.page(notebook, path), "utf-8")
         error = "\n".join(errors[:5]) or None  # more would help nobody
         result = Result(path.stem, time.monotonic() - started, figures, page, error)
         print(result, flush=True)
@@ -275,17 +275,6 @@ def _shorten(error: dict) -> str:
 
 def _lines(file: Path) -> list[str]:
     return file.read_text("utf-8").splitlines() if file.exists() else []
-
-
-def _page(notebook: Any, path: Path) -> str:
-    """The executed notebook as one HTML file with its pictures in it; only formulas need the web."""
-    from nbconvert import HTMLExporter
-
-    notebook = deepcopy(notebook)
-    notebook.metadata.pop("widgets", None)  # drawing live widgets takes scripts from the web
-    exporter = HTMLExporter(require_js_url="")
-    resources = {"metadata": {"name": path.stem, "path": str(path.parent)}}
-    return exporter.from_notebook_node(notebook, resources)[0]
 
 
 def recorded(name: str) -> dict[str, Any]:

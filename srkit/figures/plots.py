@@ -141,7 +141,7 @@ def differences(pairs: dict[str, metrics.Paired], names: Sequence[str], footer: 
         ax.axhline(0, color="grey", lw=1)
         what = {"psnr": "PSNR on luma / dB", "ssim": "SSIM on luma"}.get(name) or title_of(name)[0]
         ax.set(xlim=(-0.6, len(changes) - 0.4), ylim=(-reach, reach), ylabel=f"{what}: after - before")
-        better = [f"{each[name].improved} of {len(each[name].differences)} better" for each in changes.values()]
+        better = [f"{each[name].improved} of {len(each[name].differences)}\nbetter" for each in changes.values()]
         ax.set_xticks(range(len(changes)), [f"{label}\n{words}" for label, words in zip(changes, better, strict=True)])
         ax.spines[["top", "right"]].set_visible(False)
         ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))

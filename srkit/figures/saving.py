@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import nn
 
 from srkit.figures.pages import ACCENT, DPI
@@ -50,8 +51,8 @@ def save(
     path = here.figures / f"{here.lesson}_{name}.png"
     facts = {**provenance(here, trainer, table), "shown": getattr(fig, "scores", [])}
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    with _unsigned(fig) if not here.student.name else nullcontext(), atomic_write(path) as draft:
-        fig.savefig(draft, dpi=DPI, metadata=text)
+    with atomic_write(path) as draft:
+        (fig if here.student.name else unsigned(fig)).savefig(draft, dpi=DPI, metadata=text)
     with atomic_write(path.with_suffix(".json")) as draft:
         draft.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     if os.environ.get("SRKIT_FIGURE_LOG"):  # srkit run reads here what a lesson exported
@@ -66,16 +67,20 @@ def save(
     return path
 
 
-@contextmanager
-def _unsigned(fig: Figure) -> Iterator[None]:
-    """Within it, NOT SIGNED stands across the figure's foot."""
-    text, style = "     ".join(["NOT SIGNED"] * 4), {"size": 24, "weight": "bold", "color": ACCENT, "alpha": 0.6}
-    mark = fig.text(0.5, 0.002, text, ha="center", va="bottom", **style)
-    mark.set_in_layout(False)
-    try:
-        yield
-    finally:
-        mark.remove()
+STRIP = 0.45  # inches at the foot of a page without a name
+
+
+def unsigned(fig: Figure) -> Figure:
+    """A page as large that shows the figure a little smaller, and below it, where no caption is, NOT SIGNED."""
+    picture, strip = io.BytesIO(), STRIP / fig.get_figheight()
+    fig.savefig(picture, dpi=DPI)
+    page = Figure(figsize=tuple(fig.get_size_inches()), dpi=DPI, facecolor="white")
+    ax = page.add_axes((strip / 2, strip, 1 - strip, 1 - strip))
+    ax.imshow(Image.open(picture).convert("RGB"), aspect="auto")
+    ax.set_axis_off()
+    style = {"size": 20, "weight": "bold", "color": ACCENT}
+    page.text(0.5, strip / 2, "     ".join(["NOT SIGNED"] * 4), ha="center", va="center", **style)
+    return page
 
 
 def provenance(here: Setup, trainer: Subjects = None, table: Tables = None) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Film:
     Attributes:
         pictures: the whole pictures by name, (3, H, W) in [0, 1], sides multiples of the scale.
         places: left and top of each detail, in pixels of high; `side`, of all of them.
+        bicubic: a frame of what bicubic interpolation makes, from `compare`.
         frames: the earliest first; `ghost`: those of the future that was left when the run went back.
 
     Args:
@@ -67,6 +68,8 @@ class Film:
     Raises:
         SRKitError: no picture.
     """
+
+    bicubic: Frame
 
     def __init__(
         self, pictures: Mapping[str, Tensor], scale: int, places: Mapping[str, tuple[int, int]] | None = None
@@ -140,7 +143,10 @@ class Film:
     def _enlarge(self, model: nn.Module) -> list[Tensor]:
         """The model's outputs of the details, coarsest first; in full precision."""
         device, found = device_of(model), []
-        for low, left, top in self._windows:
+        windows = self._windows
+        if getattr(model, "whole", False):  # it answers with all of the picture, whatever it is given
+            windows = [(degrade(high, self.scale), *self.places[name]) for name, high in self.pictures.items()]
+        for low, left, top in windows:
             outputs = model(low[None].to(device))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             cut = []

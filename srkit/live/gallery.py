@@ -51,9 +51,7 @@ class Gallery:
 
     def others(self) -> dict[str, Tensor]:
         """What an output can be compared with, by name: the details of each, (N, 3, side, side), uint8."""
-        found = {"ground truth": to_uint8(self.film.high)}
-        if self.film.bicubic:
-            found["bicubic"] = self.film.bicubic.details
+        found = {"ground truth": to_uint8(self.film.high), "bicubic": self.film.bicubic.details}
         return found | {f"kept {number}": one.frame.details for number, one in enumerate(self.kept, start=1)}
 
     def keep(self) -> Kept:

@@ -27,6 +27,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from srkit.live.film import Film, Frame, kept_state
+from srkit.live.weights import Weights, held
 from srkit.models import scales_of
 from srkit.settings import SRKitError
 from srkit.training import History, Trainer
@@ -36,43 +37,6 @@ FILMING = 0.1  # part of the time that goes into the film
 SAVING = 20.0  # seconds between two times that it is saved
 RETAKING = 4.0  # seconds at most, where a detail is moved
 _current: Run | None = None
-
-
-class Weights:
-    """The weights of a loss and the learning rate, as one thread wants them and another reads them."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer, self._lock = trainer, threading.Lock()
-        self._values = held(trainer)
-
-    def set(self, **new: float) -> None:
-        """Ask for new weights, all of them from one and the same step on.
-
-        Args:
-            new: by the term's name, e.g. set(mse=1, relu2_2=0.1); also lr, the learning rate.
-
-        Raises:
-            SRKitError: an unknown term, a negative weight, no number, or nothing left that weighs anything.
-        """
-        with self._lock:
-            values = {**self._values, **new}
-            self._trainer.check(values)
-            self._values = values
-
-    def snapshot(self) -> dict[str, float]:
-        """What is asked for now."""
-        with self._lock:
-            return dict(self._values)
-
-    def take(self) -> None:
-        """Ask for what holds in the training: it has gone back to another moment."""
-        with self._lock:
-            self._values = held(self._trainer)
-
-
-def held(trainer: Trainer) -> dict[str, float]:
-    """The weights of the loss and the learning rate that hold in a training."""
-    return {**trainer.loss.weights, "lr": trainer.settings["lr"]}
 
 
 class Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from html import escape
 from typing import Any
 
@@ -121,7 +122,7 @@ class Screen:
         if list(self.against.options) != names:
             chosen = self.against.value if self.against.value in names else "bicubic"
             self.against.options, self.against.value = names, chosen
-        kind, name, place = self.kind.value, self.against.value, self.film.places[self.picture]
+        kind, name, place = str(self.kind.value), str(self.against.value), self.film.places[self.picture]
         turn = kind == "blink" and bool(beats // 2 % 2)
         seen = (frame, self.picture, kind, name, self.line.value, turn, place, len(others), id(frame.details))
         if seen == self._seen:
@@ -133,7 +134,8 @@ class Screen:
         self.line.layout.display = "" if kind == "wipe" else "none"
         shown = {"wipe": f"{name} | output", "blink": name if turn else "output", "output": "output"}.get(kind)
         shown = shown or f"128 + 8 x (output - {name})"
-        over = frame.psnr - (self.film.bicubic.psnr if self.film.bicubic else 0)
-        words = f"<b>{escape(shown)}</b> · step {frame.step} · {frame.psnr:.2f} dB ({over:+.2f} against bicubic)"
+        over = frame.psnr - self.film.bicubic.psnr
+        words = f"<b>{escape(shown)}</b> · step {frame.step} · {frame.psnr:.2f} dB"
+        words += f" ({over:+.2f} against bicubic)" if math.isfinite(over) else ""
         alt = escape(f"{shown} of {self.picture}, step {frame.step}")
         put(self.words, f'<div class="srkit-words" role="img" aria-label="{alt}">{words}</div>')

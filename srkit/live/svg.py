@@ -49,7 +49,6 @@ def draw(film: Film, history: History, at: Frame | None = None) -> str:
         at: the frame that is looked at, if it is not the newest.
     """
     frames, ghost, bicubic = list(film.frames), list(film.ghost), film.bicubic
-    assert bicubic is not None
     rows, moves = [row for row in list(history.rows) if "lr" in row], list(history.moves)
     ends = [frames[-1].step, *(one.step for one in ghost[-1:]), *(row["step"] for row in rows[-1:])]
     last = max([1, *ends, *(move.step for move in moves)])
@@ -60,9 +59,11 @@ def draw(film: Film, history: History, at: Frame | None = None) -> str:
         return [[(one.step, one.terms[name] / relative[name][0]) for one in some if name in one.terms]]
 
     batches = {name: _beside(line(rows, name), of(name, frames)[0]) for name in names}
-    psnr = [[(one.step, one.psnr) for one in some if math.isfinite(one.psnr)] for some in (frames, ghost)]
+    level = bicubic.psnr if math.isfinite(bicubic.psnr) else frames[0].psnr  # where nothing is enlarged
+    compared = f" · dashed: bicubic {bicubic.psnr:.2f}" if level == bicubic.psnr else ""
+    psnr: Line = [[(one.step, one.psnr) for one in some if math.isfinite(one.psnr)] for some in (frames, ghost)]
     panels = [
-        _Panel("psnr", f"<b>PSNR</b> of the details, dB · dashed: bicubic {bicubic.psnr:.2f}", bicubic.psnr)
+        _Panel("psnr", "<b>PSNR</b> of the details, dB" + compared, level)
         .add("PSNR", [psnr[1]], PSNR, "ghost").add("PSNR", [psnr[0]], PSNR, "line"),
         _Panel("terms", "<b>each term</b> there, as a multiple of bicubic's", 1.0),
     ]  # fmt: skip
@@ -102,7 +103,7 @@ class _Panel:
         if self.kind == "coin":
             return 0.0, 1.0
         if self.kind in ("psnr", "hyper"):
-            values = [*values, self.level]
+            values = [value for value in (*values, self.level) if math.isfinite(value)] or [0.0]
             margin = max(0.1 if self.kind == "psnr" else 1e-3, 0.08 * (max(values) - min(values)))
             return min(values) - margin, max(values) + margin
         values = [value for value in values if value > 0] + [self.level]
@@ -128,7 +129,7 @@ class _Panel:
         for name, pieces, colour, role in self.lines:
             width, opacity, dash = {"raw": (1, 0.35, ""), "line": (2, 1, ""), "ghost": (1.5, 0.45, "2 4")}[role]
             path = "".join(_path([(x(step), y(value)) for step, value in piece]) for piece in pieces)
-            if path:
+            if path and math.isfinite(self.level):
                 look = f'stroke="{colour}" stroke-width="{width}" opacity="{opacity}" stroke-dasharray="{dash}"'
                 parts.append(f'<path class="{role}" d="{path}" {look}><title>{escape(name)}</title></path>')
         return "".join(parts)

@@ -11,10 +11,11 @@ from torch.optim import LBFGS
 
 from srkit.data import Batch, ImageDataset
 from srkit.data.images import to_uint8
-from srkit.losses import StyleLoss, TargetFeatures, WeightedLoss
+from srkit.losses import StyleLoss, WeightedLoss
 from srkit.models.features import load_features
 from srkit.settings import SRKitError
 from srkit.training.config import TrainConfig
+from srkit.training.targets import TargetFeatures
 from srkit.training.trainer import Trainer
 
 # The style's motifs need the deep layers: shallow ones give its colours and finest strokes.
@@ -33,6 +34,7 @@ class Canvas(nn.Module):
     """
 
     scale = 1
+    whole = True  # it cannot answer for a part of the picture alone
 
     def __init__(self, picture: Tensor) -> None:
         super().__init__()

@@ -20,13 +20,14 @@ from torch.optim import Optimizer
 
 from srkit import losses
 from srkit.data import Batch, ImageDataset
-from srkit.losses import TargetFeatures, WeightedLoss
+from srkit.losses import WeightedLoss
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError, Student, choose_precision, free_memory, out_of_memory, unknown
 from srkit.training import optim
 from srkit.training.config import TrainConfig
 from srkit.training.devices import Processes, main_first, open_device
 from srkit.training.history import History, Move
+from srkit.training.targets import TargetFeatures
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Backward = Callable[[Batch, float], dict[str, Tensor]]

@@ -94,6 +94,73 @@ def hyper_step(raw, weight, kernel, gate, x, y, lr):
     return raw - lr * delta.grad
 
 
+def feature_maps(network, places, pictures):
+    """Without hooks."""
+    maps, x = {}, pictures
+    for place in range(max(places.values()) + 1):
+        x = network[place](x)
+        maps |= {name: x for name, wanted in places.items() if wanted == place}
+    return maps
+
+
+def weights_by_share(values, shares):
+    weights = {term: shares[term] / values[term] for term in shares}
+    return {term: weight / weights[list(shares)[0]] for term, weight in weights.items()}  # noqa: RUF015
+
+
+def discriminator_loss(real, fake):
+    logits, labels = torch.cat([real, fake]), torch.cat([torch.ones_like(real), torch.zeros_like(fake)])
+    return F.binary_cross_entropy_with_logits(logits, labels)
+
+
+def discriminator_step(generator, discriminator, optimizer, low, high):
+    with torch.no_grad():
+        fake = generator(low)
+    discriminator.zero_grad()
+    loss = discriminator_loss(discriminator(high), discriminator(fake))
+    loss.backward()
+    optimizer.step()
+    return loss.detach().clone()
+
+
+def generator_step(generator, discriminator, optimizer, low, high, weight):
+    """With a discriminator that takes no gradient meanwhile."""
+    discriminator.requires_grad_(False)
+    output = generator(low)
+    loss = F.mse_loss(output, high) - weight * F.logsigmoid(discriminator(output)).mean()
+    generator.zero_grad()
+    loss.backward()
+    optimizer.step()
+    discriminator.requires_grad_(True)
+    return loss.detach()
+
+
+def project(matrix, points):
+    x, y, w = matrix @ torch.cat([points.T, torch.ones(1, len(points))])
+    return torch.stack([x / w, y / w], 1)
+
+
+def warp(picture, matrix, side):
+    """In double precision."""
+    u = torch.arange(side).repeat(side).double()
+    v = torch.arange(side).repeat_interleave(side).double()
+    x, y, w = matrix.double() @ torch.stack([u, v, torch.ones_like(u)])
+    grid = torch.stack([2 * x / w / (picture.shape[2] - 1) - 1, 2 * y / w / (picture.shape[1] - 1) - 1], 1)
+    grid = grid.float().view(1, side, side, 2)
+    return F.grid_sample(picture[None], grid, align_corners=True).squeeze(0)
+
+
+def freeze_norms(network):
+    return network.apply(lambda module: module.eval() if isinstance(module, nn.BatchNorm2d) else None)
+
+
+def train_only(network, names):
+    network.requires_grad_(False)
+    for name in names:
+        network.get_submodule(name).requires_grad_(True)
+    return torch.tensor(sum(p.numel() for name in names for p in network.get_submodule(name).parameters()))
+
+
 RIGHT = {
     "train": train,
     "cosine": cosine,
@@ -118,6 +185,32 @@ RIGHT = {
     "hyper_step": hyper_step,
     "fade": lambda low, strength, generator: torch.lerp(
         low, low.mean(1, keepdim=True).expand_as(low), strength[:, None, None, None]
+    ),
+    "expected_mse": lambda output, truths: sum(F.mse_loss(output, truth) for truth in truths) / len(truths),
+    "feature_maps": feature_maps,
+    "feature_loss": lambda found, wanted: {name: F.mse_loss(found[name], wanted[name]) for name in wanted},
+    "gram": lambda maps: torch.einsum("nchw,ndhw->ncd", maps, maps) / maps[0].numel(),
+    "weights_by_share": weights_by_share,
+    "total_variation": lambda x: (
+        (x[..., 1:] - x[..., :-1]).abs().mean() + (x[..., :-1, :] - x[..., 1:, :]).abs().mean()
+    ),
+    "pixel_shuffle": nn.functional.pixel_shuffle,
+    "transposed_convolution": lambda x, kernel, stride: F.conv_transpose2d(x[None], kernel[None, None], stride=stride)[
+        0
+    ],
+    "discriminator_loss": discriminator_loss,
+    "adversarial_loss": lambda fake: F.binary_cross_entropy_with_logits(fake, torch.ones_like(fake)),
+    "discriminator_step": discriminator_step,
+    "generator_step": generator_step,
+    "mixed_weights": lambda start, end, alpha: {name: torch.lerp(start[name], end[name], alpha) for name in end},
+    "project": project,
+    "warp": warp,
+    "two_means": lambda errors: [10 * (1 / errors).log10().mean(), 10 * torch.log10(1 / errors.mean())],
+    "freeze_norms": freeze_norms,
+    "train_only": train_only,
+    "paired_change": lambda before, after: (
+        after.mean() - before.mean(),
+        (after - before).var().div(len(after)).sqrt(),
     ),
 }
 

@@ -11,13 +11,34 @@ from srkit.course.checks.lesson_01 import Pairs, collate, degrade, psnr, split, 
 from srkit.course.checks.lesson_02 import SRCNN, convolve, identity, parameters, receptive_field, sharpen
 from srkit.course.checks.lesson_03 import charbonnier, cosine, moving_average, paper_loss, train
 from srkit.course.checks.lesson_03_saving import load_training, save_training
+from srkit.course.checks.lesson_04 import (
+    expected_mse,
+    feature_loss,
+    feature_maps,
+    gram,
+    total_variation,
+    weights_by_share,
+)
 from srkit.course.checks.lesson_05 import Dilated, Residual, TwoOutputs, inverse_psnr, multiply_adds, with_skip
+from srkit.course.checks.lesson_06 import (
+    adversarial_loss,
+    discriminator_loss,
+    discriminator_step,
+    generator_step,
+    mixed_weights,
+    pixel_shuffle,
+    transposed_convolution,
+)
+from srkit.course.checks.lesson_07 import freeze_norms, paired_change, project, train_only, two_means, warp
 from srkit.course.checks.lesson_08 import fade, hyper_step, perturb, respond, to_range
-from srkit.course.checks.lesson_09 import content_loss, gram, instance_norm, shuffle, style_loss
+from srkit.course.checks.lesson_09 import content_loss, instance_norm, shuffle, style_loss
 from srkit.course.checks.lesson_10 import merge
 
-__all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "charbonnier", "collate",
-           "content_loss", "convolve", "cosine", "degrade", "fade", "gram", "hyper_step", "identity",
-           "instance_norm", "inverse_psnr", "load_training", "merge", "module", "moving_average", "multiply_adds",
-           "paper_loss", "parameters", "perturb", "psnr", "receptive_field", "respond", "save_training", "sharpen",
-           "shuffle", "split", "ssim", "style_loss", "to_range", "train", "with_skip"]  # fmt: skip
+__all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "adversarial_loss", "charbonnier",
+           "collate", "content_loss", "convolve", "cosine", "degrade", "discriminator_loss", "discriminator_step",
+           "expected_mse", "fade", "feature_loss", "feature_maps", "freeze_norms", "generator_step", "gram",
+           "hyper_step", "identity", "instance_norm", "inverse_psnr", "load_training", "merge", "mixed_weights",
+           "module", "moving_average", "multiply_adds", "paired_change", "paper_loss", "parameters", "perturb",
+           "pixel_shuffle", "project", "psnr", "receptive_field", "respond", "save_training", "sharpen", "shuffle",
+           "split", "ssim", "style_loss", "to_range", "total_variation", "train", "train_only",
+           "transposed_convolution", "two_means", "warp", "weights_by_share", "with_skip"]  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from srkit.course.checks.check import Check
+from srkit.course.checks.lesson_04 import gram
 
 
 def _shuffle(picture: Tensor, side: int, order: Sequence[int]) -> Tensor:
@@ -42,39 +43,6 @@ shuffle = Check(
         "it moves each square the other way: place k shows the square order[k]": _backwards,
         "it counts down the columns: squares are counted row by row, as one reads": _columns,
         "it leaves every square where it was": lambda picture, side, order: picture.clone(),
-    },
-)
-
-
-def _gram(features: Tensor) -> Tensor:
-    rows = features.flatten(2)
-    return rows @ rows.transpose(1, 2) / rows[0].numel()
-
-
-def _maps(generator: torch.Generator) -> list[tuple]:
-    shapes = [(1, 2, 2, 3), (1, 4, 5, 3), (3, 5, 4, 6)]
-    return [(torch.randn(*shape, generator=generator) + 1,) for shape in shapes]
-
-
-def _scaled_gram(divisor: Callable[[Tensor], float]) -> Callable[[Tensor], Tensor]:
-    return lambda features: _gram(features) * features[0].numel() / divisor(features)
-
-
-gram = Check(
-    "gram",
-    _gram,
-    _maps,
-    {
-        "it divides by nothing: divide by C H W, or large pictures get large matrices": _scaled_gram(lambda maps: 1),
-        "it divides by H W: the paper divides by C H W": _scaled_gram(lambda maps: maps[0, 0].numel()),
-        "it divides by C alone: the sum runs over H W pixels": _scaled_gram(lambda maps: maps.shape[1]),
-        "it divides by the whole batch: each picture has its own matrix": _scaled_gram(lambda maps: maps.numel()),
-        "it subtracts each channel's mean: that is a covariance, the Gram matrix keeps the mean": lambda maps: _gram(
-            maps - maps.mean((2, 3), keepdim=True)
-        ),
-        "it compares pixels with pixels: rows are channels, so rows @ rows.transpose(1, 2)": lambda maps: (
-            maps.flatten(2).transpose(1, 2) @ maps.flatten(2) / maps[0].numel()
-        ),
     },
 )
 
@@ -147,7 +115,7 @@ content_loss = Check(
             found, wanted
         ).sqrt(),
         "it compares Gram matrices: the content is what stands where": lambda found, wanted: _style_loss(
-            [_gram(found)], [_gram(wanted)]
+            [gram.own(found)], [gram.own(wanted)]
         ),
     },
 )
