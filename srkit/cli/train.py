@@ -191,7 +191,7 @@ class Compare:
     config: Annotated[TrainConfig, SAME_NAMES] = field(default_factory=lambda: TrainConfig(**models.WORKSHOP))
 
     def __call__(self) -> None:
-        names = [*self.networks] or compare.available(self.config.feature_weights)
+        names = [*self.networks] or compare.available(self.config)
         names += [name + compare.SKIP for name in names if self.skip and not name.endswith(compare.SKIP)]
         patch_size = self.config.patch_size
         config = replace(self.config, patch_size=min(patch_size, self.pictures.size or patch_size))

@@ -107,16 +107,16 @@ class Comparison:
     _repr_markdown_ = __str__
 
 
-def available(feature_weights: str = "imagenet") -> list[str]:
+def available(config: TrainConfig | None = None) -> list[str]:
     """Those of the workshop's six that can be made here; of each other a line says that it is left out, and why.
 
     Args:
-        feature_weights: as a config's: those of the networks with frozen features.
+        config: whose features and feature_weights the networks with frozen features are made with.
     """
     found = []
     for name in SIX:
         try:
-            make(name, TrainConfig(feature_weights=feature_weights))
+            make(name, config or TrainConfig())
         except SRKitError as error:  # without timm, or weights that nobody has put here where there is no network
             print(f"{name} is left out: {error}")
         else:
