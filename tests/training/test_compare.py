@@ -83,7 +83,9 @@ def test_measuring_a_step_changes_nothing_and_frozen_networks_keep_less(pictures
 
 def test_without_timm_only_clip_is_left_out(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
-    assert compare.available("random") == [name for name in compare.SIX if name != "superresnet-clip"]
+    assert compare.available(TrainConfig(feature_weights="random")) == [
+        name for name in compare.SIX if name != "superresnet-clip"
+    ]
     assert "superresnet-clip is left out: timm is not installed" in capsys.readouterr().out
     with pytest.raises(SRKitError, match="pip install timm"):
         compare.make("superresnet-clip", SMALL)
