@@ -106,7 +106,8 @@ class Pretraining:
         for name in options.networks:
             if name not in NETWORKS:
                 raise unknown("network", name, NETWORKS)
-        left_out = set() if options.networks else {f"{name}-x4" for name in set(SIX) - set(available(options.frozen))}
+        can = available(TrainConfig(feature_weights=options.frozen))
+        left_out = set() if options.networks else {f"{name}-x4" for name in set(SIX) - set(can)}
         self.names = [name for name in NETWORKS if name in (options.networks or NETWORKS) and name not in left_out]
         self.bicubic: dict[int, dict[str, Facts]] = {}
 

@@ -315,7 +315,7 @@ class Dashboard:
         index, self._sure, tiles = list(self.film.pictures).index(self.screen.picture), False, []
         for number, kept in enumerate(self.gallery.kept, start=1):
             on_press = self._guarded(functools.partial(self._on_kept, kept))
-            back = button("go on from here", on_press, f"from snapshot {number}")
+            back = button(f"back to snapshot {number}", on_press, "go on from here")
             tiles.append(W.VBox([W.HTML(f'<div class="srkit-gallery">{tile(number, kept, index)}</div>'), back]))
         clear = [button("clear the gallery", self._guarded(self._on_clear))] if tiles else []
         self._tiles.children = [*tiles, *clear]

@@ -38,7 +38,7 @@ class Screen:
         self.which = W.ToggleButtons(options=names, layout={**FIT, "display": "" if len(names) > 1 else "none"})
         self.kind = W.ToggleButtons(options=VIEWS, layout=FIT)
         self.against = W.Dropdown(options=["bicubic", "ground truth"], layout={**FIT, "width": "120px"})
-        self.line = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, readout=False, layout={"width": "384px"})
+        self.line = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, readout=False, layout={"width": "auto"})
         self.scrub = W.IntSlider(value=0, min=0, max=1, readout=False, description="time", layout={"flex": "1 1 200px"})
         self.scrub.style.description_width = "36px"
         self.scrub.add_class("srkit-scrub")
