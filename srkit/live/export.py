@@ -85,8 +85,7 @@ def write_gif(run: Run, path: Path, picture: str | None = None) -> None:
     index = list(film.pictures).index(picture) if picture else 0
     frames = _evenly(film.frames, IMAGES)
     images = [_image(film, frame, frames[-1].step, index) for frame in frames]
-    palette = images[-1].quantize(128)  # of all: a palette of each frame's own would flicker
-    images = [one.quantize(palette=palette, dither=Image.Dither.NONE) for one in images]
+    images = [one.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) for one in images]
     with atomic_write(path) as draft:
         times = [120] * (len(images) - 1) + [2000]
         images[0].save(draft, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
