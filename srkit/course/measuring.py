@@ -34,6 +34,7 @@ from srkit.models.presets import fill
 from srkit.settings import SRKitError
 
 HOME = Path(__file__).resolve().parents[2]
+PATIENCE = 4  # times the seconds that the rules allow, by the clock on the wall
 KEPT = ("PATH", "OMP_NUM_THREADS", "SYSTEMROOT", "LANG", "TEMP", "TMP")  # of the environment
 
 
@@ -192,7 +193,7 @@ def _run(command: list[str], job: Path, seconds: float) -> str:
     )
     with process:
         try:
-            status = process.wait(seconds)
+            status = process.wait(PATIENCE * seconds)  # its processor time is limited inside; a machine may be busy
         except BaseException as error:  # Ctrl-C too
             with contextlib.suppress(OSError):
                 process.kill() if os.name == "nt" else os.killpg(process.pid, signal.SIGKILL)

@@ -286,7 +286,7 @@ def plans(test: Path) -> list[Plan]:
         Plan("lying bomb", "no zip that can be read", raw=lying_bomb),
         Plan("path", "leads out of the folder", raw=raw(("../../owned.py", b"x"))),
         Plan("link", "is a link", raw=raw((link(), b"/etc/passwd"))),
-        Plan("20 billion", "more than 200,000,000 are not loaded", change=huge),
+        Plan("20 billion", "more than 200,000,000 are not made", change=huge),
         Plan("pickle", "runs no code from a file", change=pickled),
         Plan("NaN", "NaN or infinite", change=weights(lambda t: {n: v * float("nan") for n, v in t.items()})),
         Plan("an hour", "stopped: it takes longer", change=network(**SLOW)),
