@@ -11,31 +11,18 @@ import nbformat
 import pytest
 import torch
 from nbformat.v4 import new_code_cell
+from shortened import shorten
 
 from srkit.course import lessons
 
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((HERE.parents[1] / "notebooks").glob("*.ipynb"))
-FIRST_CELL = f"""
-import dataclasses
+STAND_IN = f"""
 import sys
 
 sys.path.insert(0, {str(HERE)!r})
 import fake_cuda
 
-from srkit import settings
-from srkit.training import TrainConfig
-
-settings.PROFILES["quick"] = dataclasses.replace(settings.QUICK, steps=16, classic_steps=16)
-
-
-def few_steps(config, check=TrainConfig.__post_init__):
-    object.__setattr__(config, "steps", min(40, config.steps))  # lesson 03 compares a loop of 40
-    object.__setattr__(config, "val_freq", max(8, config.val_freq))
-    check(config)
-
-
-TrainConfig.__post_init__ = few_steps
 stand_in = fake_cuda.stand_in()  # kept in a name: left to itself it would end at once
 stand_in.__enter__()
 """
@@ -48,7 +35,7 @@ def results(tmp_path_factory) -> dict[str, lessons.Result]:
     folder = tmp_path_factory.mktemp("lessons")
     for path in NOTEBOOKS:
         notebook = nbformat.read(path, as_version=4)
-        notebook.cells.insert(0, new_code_cell(FIRST_CELL, id="stand-in"))
+        shorten(notebook, STAND_IN)
         notebook.cells.append(new_code_cell(LAST_CELL, id="was-used"))
         nbformat.write(notebook, folder / path.name)
     with pytest.MonkeyPatch.context() as patch:

@@ -10,6 +10,8 @@ from pathlib import Path
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
+from srkit.course import lessons
+
 LONGEST_CELL, LONGEST_DEFINITION = 25, 15  # lines
 COLAB = {"accelerator": "GPU", "colab": {"provenance": [], "gpuType": "T4"}}
 
@@ -68,3 +70,16 @@ def _check_cell(cell: dict) -> list[str]:
         if any(node.end_lineno - node.lineno >= LONGEST_DEFINITION for node in definitions):
             complaints.append(f"a definition of over {LONGEST_DEFINITION} lines belongs in srkit")
     return [f"cell {cell['id']}: {complaint}" for complaint in complaints]
+
+
+def stubs(notebook: nbformat.NotebookNode) -> list[str]:
+    """What the lesson hands in to a check, in its order."""
+    cells = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return [name for name, check in re.findall(r"^(\w+) = checks\.(\w+)\(", cells, re.M) if name == check]
+
+
+def told(result: lessons.Result) -> str:
+    """All that a lesson's cells printed."""
+    cells = json.loads(result.page.with_suffix(".ipynb").read_text("utf-8"))["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join("".join(output.get("text", "")) for output in outputs)

@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 from PIL import Image
-from rules import check
+from rules import check, stubs, told
 
 from srkit.course import lessons
 
@@ -56,3 +57,11 @@ def test_lesson_exports_graded_figures_with_sidecars(path, results):
         assert json.loads(figure.with_suffix(".json").read_text("utf-8"))["lesson"] == path.stem[:2]
     assert (3600, 3600) in sizes  # 12 x 12 inches at 300 dots an inch
     assert {width for width, _ in sizes} == {3600}  # loss graphs may be lower, never narrower
+
+
+@pytest.mark.slow
+@each_lesson
+def test_stubs_untouched_count_nothing(path, results):
+    names, said = stubs(nbformat.read(path, as_version=4)), told(results[path.stem])
+    assert all(f"{name}: not written yet: srkit's own is used" in said for name in names)
+    assert not names or f"0 of {len(names)} checks" in said

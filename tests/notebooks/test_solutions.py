@@ -1,4 +1,6 @@
-"""Every lesson as students leave it: stubs untouched, the solutions in their place, and a wrong answer in each.
+"""Every lesson as students leave it: the solutions in the stubs' place, and a wrong answer in each.
+
+Trainings are cut to a few steps. That lessons run with their stubs untouched is test_every_lesson's.
 
 notebooks/solutions/NN.md has a heading `## name` for each stub, and one Python block that takes its place.
 """
@@ -6,13 +8,14 @@ notebooks/solutions/NN.md has a heading `## name` for each stub, and one Python 
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
 import pytest
+from rules import stubs, told
+from shortened import shorten
 
 from srkit.course import checks, lessons
 
@@ -24,12 +27,6 @@ each_lesson = pytest.mark.parametrize("lesson", [path.stem for path in SOLVED.va
 def solutions(path: Path) -> dict[str, str]:
     """Name of a stub → the source that takes its place."""
     return dict(re.findall(r"^## (\w+)\n.*?^```python\n(.*?)^```", path.read_text("utf-8"), re.M | re.S))
-
-
-def stubs(notebook: nbformat.NotebookNode) -> list[str]:
-    """What the lesson hands in to a check, in its order."""
-    cells = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    return [name for name, check in re.findall(r"^(\w+) = checks\.(\w+)\(", cells, re.M) if name == check]
 
 
 def fill(notebook: nbformat.NotebookNode, sources: Mapping[str, str]) -> None:
@@ -54,14 +51,15 @@ def printed(request, tmp_path_factory) -> dict[tuple[str, str], str]:
     """(lesson, how it was left) → all that its cells printed; of those lessons that some chosen test is about."""
     asked = {item.callspec.params.get("lesson") for item in request.session.items if hasattr(item, "callspec")}
     found = {}
-    for kind in ("untouched", "solved", "wrong"):
+    for kind in ("solved", "wrong"):
         folder = tmp_path_factory.mktemp(kind)
         for answers, path in SOLVED.items():
             if path.stem not in asked:
                 continue
             notebook = nbformat.read(path, as_version=4)
             wrong = {name: first_mistake(name) for name in stubs(notebook)}
-            fill(notebook, {"untouched": {}, "solved": solutions(answers), "wrong": wrong}[kind])
+            fill(notebook, {"solved": solutions(answers), "wrong": wrong}[kind])
+            shorten(notebook)
             nbformat.write(notebook, folder / path.name)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SRKIT_ROOT", str(folder))
@@ -69,9 +67,7 @@ def printed(request, tmp_path_factory) -> dict[tuple[str, str], str]:
             results = lessons.run(sorted(folder.glob("*.ipynb")), "quick", out=folder / "out", offline=True)
         for result in results:
             assert result.error is None, f"{result.lesson}, {kind}: {result.error}"
-            cells = json.loads(result.page.with_suffix(".ipynb").read_text("utf-8"))["cells"]
-            outputs = [output for cell in cells for output in cell.get("outputs", [])]
-            found[result.lesson, kind] = "".join("".join(output.get("text", "")) for output in outputs)
+            found[result.lesson, kind] = told(result)
     return found
 
 
@@ -105,24 +101,16 @@ def test_each_solution_is_right(lesson, names):
 
 @pytest.mark.slow
 @each_lesson
-def test_stubs_untouched_run_through_and_count_nothing(lesson, names, printed):
-    told = printed[lesson, "untouched"]
-    assert all(f"{name}: not written yet: srkit's own is used" in told for name in names)
-    assert f"0 of {len(names)} checks" in told
-
-
-@pytest.mark.slow
-@each_lesson
 def test_solutions_are_all_right_and_used(lesson, names, printed):
-    told = printed[lesson, "solved"]
-    assert all(f"{name}: right, yours is used" in told for name in names)
-    assert f"{len(names)} of {len(names)} checks" in told
+    said = printed[lesson, "solved"]
+    assert all(f"{name}: right, yours is used" in said for name in names)
+    assert f"{len(names)} of {len(names)} checks" in said
 
 
 @pytest.mark.slow
 @each_lesson
 def test_a_wrong_answer_in_each_stub_is_told_what_is_wrong(lesson, names, printed):
-    told = printed[lesson, "wrong"]
+    said = printed[lesson, "wrong"]
     for name in names:
-        assert f"{name}: {next(iter(getattr(checks, name).mistakes))}: srkit's own is used" in told
-    assert f"0 of {len(names)} checks" in told
+        assert f"{name}: {next(iter(getattr(checks, name).mistakes))}: srkit's own is used" in said
+    assert f"0 of {len(names)} checks" in said
