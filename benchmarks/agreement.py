@@ -45,11 +45,11 @@ def run(options: Options) -> tuple[Facts, str]:
         spoilt = spoil(picture, i)
         scores.append((brisque(spoilt).item(), quality.score(other_features(spoilt)).item()))
     own, other = np.array(scores).T
-    ranks = (np.argsort(np.argsort(side)) for side in (own, other))
+    own_ranks, other_ranks = np.argsort(np.argsort([own, other]))
     facts: Facts = {
         "command": f"python -m benchmarks.agreement --data {options.data} --count {options.count}",
         "pictures": len(scores),
-        "spearman": float(np.corrcoef(*ranks)[0, 1]),
+        "spearman": float(np.corrcoef(own_ranks, other_ranks)[0, 1]),
         "mean_difference": float(np.abs(own - other).mean()),
         "brisque": own.tolist(),
         "scikit-video": other.tolist(),

@@ -313,8 +313,8 @@ def evaluate(
                 raise SRKitError(f"{names[0]}: {error}") from None
             terms = _terms(loss, outputs if scale == scales[-1] else output, high) if loss else {}
             size = high.shape[-1], high.shape[-2]
-            for i, (name, *protocol) in enumerate(zip(names, psnrs, ssims, strict=True)):
-                rows.append(Row(name, *size, *protocol, terms | {title: values[i] for title, values in more.items()}))
+            for i, (name, a, b) in enumerate(zip(names, psnrs, ssims, strict=True)):
+                rows.append(Row(name, *size, a, b, terms | {title: values[i] for title, values in more.items()}))
     finally:
         model.train(training)
     if not rows:

@@ -110,11 +110,16 @@ class Comparison:
 def available(feature_weights: str = "imagenet") -> list[str]:
     """Those of the workshop's six that can be made here; of each other a line says that it is left out, and why.
 
+    Random convolutions still find edges, and superresnet-vgg can use them; a random embedding of a picture is noise.
+
     Args:
         feature_weights: as a config's: those of the networks with frozen features.
     """
     found = []
     for name in SIX:
+        if feature_weights == "random" and models.PRESETS[name].arguments.get("features") == "clip-vit":
+            print(f"{name} is left out: an untrained CLIP knows nothing of pictures, and its weights are not here")
+            continue
         try:
             make(name, TrainConfig(feature_weights=feature_weights))
         except SRKitError as error:  # without timm, or weights that nobody has put here where there is no network
