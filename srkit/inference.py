@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from srkit.data.images import from_uint8, is_gray, resize, to_uint8
 from srkit.models import TransformerNet, complexity, device_of, output_at, scales_of
+from srkit.models.clip import SIDE
 from srkit.models.complexity import Reach
 from srkit.models.convert import origin
 from srkit.models.pretrained import weights_sha256
@@ -68,13 +69,18 @@ class SelfEnsemble(nn.Module):
         super().__init__()
         self.model, self.scale = model, scale
 
-    def forward(self, low: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W); not clipped."""
+    @property
+    def embed(self) -> Any:
+        """The model's, if it reads an embedding."""
+        return getattr(self.model, "embed", None)
+
+    def forward(self, low: Tensor, **given: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W); not clipped. `given` is passed on to the model."""
         outputs = []
         for upside_down, mirrored, transposed in product((False, True), repeat=3):
             axes = [-2] * upside_down + [-1] * mirrored
             turned = low.flip(axes).transpose(-2, -1) if transposed else low.flip(axes)
-            output = output_at(self.model, turned, self.scale).float()
+            output = output_at(self.model, turned, self.scale, **given).float()
             outputs.append((output.transpose(-2, -1) if transposed else output).flip(axes))
         return torch.stack(outputs).mean(0)
 
@@ -168,16 +174,18 @@ class Upscaler:
         pixels, side = height * width, min(self.tile, 128)
         if pixels < 64 * side**2 or self._reach(height, width) is None:
             return 0.0
-        times = []
+        times, corner = [], torch.zeros(3, side, side)
+        given = self._embedding(corner)
         for _ in range(2):  # the first warms up
             start = time.perf_counter()
-            self._tile(torch.zeros(3, side, side), (0, side), (0, side), None, False).cpu()
+            self._tile(corner, (0, side), (0, side), None, False, given).cpu()
             times.append(time.perf_counter() - start)
         return times[-1] * pixels / side**2
 
     def _bands(self, picture: Tensor, done: int = 0) -> Iterator[Tensor]:
         channels, height, width = picture.shape
         recolours = getattr(self.model, "recolours", False)
+        given = self._embedding(picture[:3])
         gray = not recolours and all(is_gray(rows) for rows in picture[:3].split(TILE, dim=1))  # colour shows early
         reach = None if max(height, width) <= self.tile else self._reach(height, width)
         scale, hidden = self.scale, reach is None or bool(os.environ.get("SRKIT_HEADLESS"))
@@ -192,7 +200,7 @@ class Upscaler:
                 try:
                     for start in range(0, width, columns):
                         stop = min(start + columns, width)
-                        tile = self._tile(picture, (done, done + rows), (start, stop), reach, gray)
+                        tile = self._tile(picture, (done, done + rows), (start, stop), reach, gray, given)
                         band[..., scale * start : scale * stop] = tile
                         bar.update(scale**2 * rows * (stop - start))
                 except (RuntimeError, MemoryError) as error:
@@ -210,12 +218,25 @@ class Upscaler:
     # ------------------------------------------------------------------------------ one tile
 
     @torch.inference_mode()
-    def _tile(self, picture: Tensor, rows: Side, columns: Side, reach: Reach | None, gray: bool) -> Tensor:
+    def _embedding(self, picture: Tensor) -> dict[str, Tensor]:
+        """What a network that reads the whole picture is told with each of its tiles; nothing to any other."""
+        embed = getattr(self.model, "embed", None)
+        if embed is None:
+            return {}
+        # Bytes are made small as bytes: as floats, a large picture would take four times the memory.
+        low = F.interpolate(picture[None], (SIDE, SIDE), mode="bicubic", antialias=True).to(self.device)
+        return {"embedding": embed(from_uint8(low) if low.dtype == torch.uint8 else low.float())}
+
+    @torch.inference_mode()
+    def _tile(
+        self, picture: Tensor, rows: Side, columns: Side, reach: Reach | None, gray: bool, given: dict[str, Tensor]
+    ) -> Tensor:
         """The output of one rectangle of low, on the device: clipped, or bytes if the picture is."""
         low, own = self._window(picture[:3], rows, columns, reach)
         kind = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, kind, enabled=self.precision != "fp32"):
-            output = output_at(self.model, low[None].contiguous(memory_format=self.layout), self.scale)[0].float()
+            low = low[None].contiguous(memory_format=self.layout)
+            output = output_at(self.model, low, self.scale, **given)[0].float()
         output = output[:, *own]
         if not output.isfinite().all():
             raise SRKitError("the model's output holds NaN or infinite values: use precision fp32, or another model")

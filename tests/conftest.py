@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,10 @@ def about() -> dict:
         **{"device": "cpu", "cpu": "Abacus 9", "threads": 2, "torch": "2.9", "precision": "bf16"},
         **{"peak_gflops": {"bf16": 100.0, "fp32": 50.0}, "bandwidth_gigabytes": 10.0},
     }
+
+
+@pytest.fixture
+def tiny_clip(monkeypatch) -> None:
+    """CLIP's image tower is made with two thin blocks instead of twelve: 333 thousand weights, and 512 numbers out."""
+    timm = pytest.importorskip("timm", reason="CLIP's image tower is timm's")
+    monkeypatch.setattr(timm, "create_model", partial(timm.create_model, embed_dim=64, depth=2, num_heads=2))

@@ -28,7 +28,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Words for which the field has others (CONTRIBUTING.md): inside an identifier, and as a whole one.
 OLD_WORDS = {"bank", "banks", "judge", "judged", "judges", "verdict", "recipe", "recipes", "foreign", "sketch", "dice"}
-OLD_NAMES = {"luck", "eye", "truth", "crop", "part", "in_parts", "pick_up", "but", "say", "note", "trained", "measures"}
+OLD_NAMES = {"luck", "eye", "truth", "crop", "part", "in_parts", "pick_up", "but", "say", "note", "trained"}
 
 Sources = Mapping[str, str]
 

@@ -35,8 +35,6 @@ NETWORKS = {
 
 def make(name: str) -> nn.Module:
     """A network whose every layer matters; batch normalisation has learnt something."""
-    if "clip" in name:
-        pytest.importorskip("timm", reason="CLIP's network comes with timm")
     torch.manual_seed(0)
     model = NETWORKS[name]()
     for layer in model.modules():
@@ -56,7 +54,9 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_tiles_have_the_pixels_of_one_pass(name):
+def test_tiles_have_the_pixels_of_one_pass(name, request):
+    if "clip" in name:
+        request.getfixturevalue("tiny_clip")
     model, tile = make(name), 16
     low = torch.rand(4, 25, 42, generator=torch.Generator().manual_seed(0))
     tiles, whole = (Upscaler(model, tile=side)(low) for side in (tile, 100))
@@ -81,6 +81,24 @@ def test_the_ensemble_is_the_mean_of_eight_and_tiles_have_its_pixels():
     for tile in (100, 16):
         assert difference(Upscaler(model, tile=tile, ensemble=True)(low), expected) <= 1e-5
     assert difference(upscale(model, low), expected) > 1e-4  # one output is not the mean
+
+
+def test_tiles_share_the_embedding_of_their_picture(tiny_clip):
+    model = make("superresnet-clip")
+    low = torch.cat([photograph(20, 40), 0.1 * photograph(20, 40, 1)], 1)  # two halves that differ
+    for ensemble in (False, True):
+        tiles, whole = (Upscaler(model, tile=side, ensemble=ensemble)(low) for side in (16, 100))
+        assert difference(tiles, whole) <= 1e-5
+    with torch.no_grad():
+        own = model(low[None, :, :20], model.embed(low[None]))[1][0, :, :40]
+    alone = upscale(model, low[:, :20])[:, :40]
+    assert difference(upscale(model, low)[:, :40], own) <= 1e-5 < difference(alone, own)
+    calls = []
+    model.frozen.extractor.register_forward_hook(lambda *_: calls.append(1))
+    Upscaler(model, tile=16)(low)
+    assert len(calls) == 1  # not once for each tile
+    byte = (low * 255).round().byte()
+    assert difference(Upscaler(model, tile=16)(byte) / 255, upscale(model, byte / 255)) <= 1 / 255
 
 
 def test_poolings_in_fours_and_everything_at_once():

@@ -115,6 +115,8 @@ class Evaluate:
     # Which pictures of the data set. auto: its test split if it has one, else all; and of the pictures that the
     # checkpoint's training had, only those that it was not trained on.
     split: Literal["auto", "train", "val", "test", "all"] = "auto"
+    # Further columns, lower is better: brisque (needs no ground truth), lpips (a learnt distance), of the extra quality
+    measures: tuple[Literal["brisque", "lpips"], ...] = ()
     # cpu, cuda, mps or auto.
     device: str = "auto"
     # Print JSON and nothing else.
@@ -123,7 +125,7 @@ class Evaluate:
     def __call__(self) -> None:
         model = load(self.model, self.scale).to(choose_device(self.device))
         dataset = self.pictures()
-        table, split = metrics.evaluate(model, dataset, self.scale), dataset.config["split"]
+        table, split = metrics.evaluate(model, dataset, self.scale, measures=self.measures), dataset.config["split"]
         if self.json:
             print(json.dumps({"model": self.model, "data": self.data, "split": split, **table.to_dict()}, indent=2))
         else:

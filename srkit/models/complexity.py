@@ -62,6 +62,8 @@ def receptive_field(model: nn.Module) -> tuple[int, ...]:
     Where pixels of the output depend on differently many, as enlarging makes them, the most count. An interpolation
     depends on every pixel that it reads: at x3 that adds one which has weight zero.
 
+    What a network reads of the whole picture, its embedding, is beside that: it is held still.
+
     Args:
         model: takes low (N, 3, H, W) of any size, gives one output or a tuple of them.
 
@@ -103,10 +105,10 @@ def reach(model: nn.Module, scale: int | None = None) -> Reach | None:
     rows = traces[scales_of(model).index(scale)][0].nonzero().flatten() // scale
     pixels = max(side // 2 - int(rows[0]), int(rows[-1]) - side // 2 - PERIOD + 1)
     low = _picture(2 * (pixels + 2 * PERIOD) + PERIOD)
-    whole, border = output_at(probe, low, scale), scale * (pixels + PERIOD)
+    whole, border = output_at(probe, low, scale, **_given(probe)), scale * (pixels + PERIOD)
     # The grid is the smallest shift of the input that shifts the output along and changes nothing else.
     for grid in GRIDS:
-        shifted = output_at(probe, low[..., grid:, :], scale)
+        shifted = output_at(probe, low[..., grid:, :], scale, **_given(probe))
         difference = (shifted - whole[..., scale * grid :, :])[..., border:-border, :].abs().max()
         if difference < 1e-4:
             return Reach(pixels, grid)
@@ -116,6 +118,12 @@ def reach(model: nn.Module, scale: int | None = None) -> Reach | None:
 def _probe(model: nn.Module) -> nn.Module:
     """A copy to measure."""
     return copy.deepcopy(model).cpu().float().eval()
+
+
+def _given(probe: nn.Module) -> dict[str, Tensor]:
+    """An embedding, whichever, for a network that reads the whole picture's."""
+    embed = getattr(probe, "embed", None)
+    return {"embedding": torch.ones(1, embed.channels)} if embed else {}
 
 
 def _picture(height: int) -> Tensor:
@@ -140,7 +148,7 @@ def _trace(probe: nn.Module, marks: Sequence[range]) -> tuple[int, list[Tensor]]
         low = _picture(side).repeat(len(marks), 1, 1, 1)
         for picture, rows in zip(low, marks, strict=True):
             picture[:, side // 2 + rows.start : side // 2 + rows.stop] = torch.nan
-        outputs = probe(low)
+        outputs = probe(low, **_given(probe))
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         traces = [output.isnan().any(1).any(-1) for output in outputs]
         edges = [len(trace[0]) // side * PERIOD for trace in traces]

@@ -99,7 +99,7 @@ class Extractor(nn.Module):
         elif source == "imagenet":
             tensors, origin = self._published(stack), f"{self.trained_on} weights"
         else:
-            path = _find(source, self.name)
+            path = find_weights(source, self.name)
             tensors, origin = self._read(path, stack), f"weights of {path.name}"
         state = {key: tensors[key].to(old.dtype, copy=True) for key, old in self.features.state_dict().items()}
         self.features.load_state_dict(state, assign=True)
@@ -220,7 +220,7 @@ def _key(key: str) -> str:
     return re.sub(r"^(stem|stages)\.", r"\1_", key)
 
 
-def _find(weights: str, network: str) -> Path:
+def find_weights(weights: str, network: str) -> Path:
     """The weights file that a path means: itself, or in a folder the largest with the network's name in its own."""
     path = Path(weights).expanduser()
     if path.is_file():
@@ -361,13 +361,13 @@ class CLIP(Extractor):
     @classmethod
     def _stack(cls) -> nn.Sequential:
         with torch.device("meta"):
-            children = _timm().create_model(CLIP_MODEL, features_only=True).named_children()
+            children = timm_module().create_model(CLIP_MODEL, features_only=True).named_children()
             return nn.Sequential(OrderedDict(children))
 
     def _published(self, stack: nn.Sequential) -> dict[str, Tensor]:
         folder = data_folder() / "weights"
         try:
-            model = _timm().create_model(CLIP_MODEL, pretrained=True, features_only=True, cache_dir=folder)
+            model = timm_module().create_model(CLIP_MODEL, pretrained=True, features_only=True, cache_dir=folder)
         except Exception as error:  # timm, its hub and the network each raise their own kinds
             raise SRKitError(
                 f"timm/{CLIP_MODEL} could not be had from huggingface.co ({type(error).__name__}): let timm fetch it "
@@ -376,7 +376,12 @@ class CLIP(Extractor):
         return model.state_dict()
 
 
-def _timm() -> Any:
+def timm_module() -> Any:
+    """The package timm.
+
+    Raises:
+        SRKitError: it is not installed.
+    """
     try:
         return import_module("timm")
     except ImportError:

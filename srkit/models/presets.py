@@ -97,13 +97,9 @@ PRESETS: dict[str, Preset] = {
     "superresnet-vgg": Preset("SuperResNet",
         {**MULTI, "features": "vgg16", "feature_layers": ("relu1_2", "relu2_2"), "feature_weights": "imagenet"},
         WORKSHOP),
-    # The same with early layers of CLIP's ResNet-50; needs timm. The stem halves and layer1 halves again. Of a picture
-    # enlarged by 2 they have the input's resolution and half of it, just as VGG's two, and 72 pixels come nearer to the
-    # 224 that CLIP was trained on.
+    # superresnet-multi that also reads what CLIP says of the whole picture, frozen; needs timm
     "superresnet-clip": Preset("SuperResNet",
-        {**MULTI, "features": "clip", "feature_layers": ("stem", "layer1"), "feature_weights": "imagenet",
-         "feature_scale": 2},
-        WORKSHOP),
+        {**MULTI, "features": "clip-vit", "feature_weights": "imagenet"}, WORKSHOP),
     # 16 blocks of 64 filters: the paper's, SRGAN's generator after its first stage (lesson 06)
     "srresnet": Preset("SRResNet",
         {"scale": 4}, {"steps": 100_000, "batch_size": 16, "patch_size": 96, "lr": 1e-4}),
@@ -237,9 +233,12 @@ def scales_of(model: nn.Module) -> tuple[int, ...]:
     return getattr(model, "scales", (int(scale),))
 
 
-def output_at(model: nn.Module, low: Tensor, scale: int | None = None) -> Tensor:
-    """The model's output at one scale, its largest by default; of a model with several outputs, that one."""
-    output = model(low)
+def output_at(model: nn.Module, low: Tensor, scale: int | None = None, **given: Tensor) -> Tensor:
+    """The model's output at one scale, its largest by default; of a model with several outputs, that one.
+
+    `given` is passed on: the `embedding` of the whole picture to a model that reads one.
+    """
+    output = model(low, **given)
     if isinstance(output, Tensor):
         return output
     return output[-1 if scale is None else scales_of(model).index(scale)]

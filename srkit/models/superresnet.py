@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srkit.data.images import resize
+from srkit.models.clip import ImageTower
 from srkit.models.features import Extractor, load_features
 from srkit.settings import SRKitError, unknown
 
@@ -72,48 +73,32 @@ class Dilated(nn.Module):
 
 
 class Frozen(nn.Module):
-    """A frozen network's feature maps of the input: its layers side by side, at the input's own size.
+    """A frozen network inside another: PyTorch does not find it, so it is not trained, averaged or saved.
 
-    Layers that pooling or stride have made smaller are enlarged back by bilinear interpolation. Each layer is
-    divided by its root mean square on one fixed picture, for raw activations reach the hundreds, and whatever
-    reads them would start far away from where it can learn.
-
-    PyTorch does not find the network, `extractor`: it is not trained, averaged or saved. The config makes it again,
-    and `size`, which is saved, tells whether it is still the same one.
+    The config makes it again, and `size`, which is saved, tells whether it is still the same one: what it puts out for
+    one fixed picture.
 
     Args:
-        name, layers, weights: of features.load_features.
-        scale: the picture is enlarged by this (bilinear) before it goes into the frozen network.
+        extractor: the network, with `describe()`.
 
     Raises:
-        SRKitError: weights or packages that are missing, unknown names (all from features); loading a checkpoint
-            that was trained with other frozen weights.
+        SRKitError: loading a checkpoint that was trained with other frozen weights.
     """
 
-    extractor: Extractor
+    extractor: Extractor | ImageTower
     size: Tensor
 
-    def __init__(self, name: str, layers: Sequence[str], weights: str, scale: int = 1) -> None:
+    def __init__(self, extractor: Extractor | ImageTower) -> None:
         super().__init__()
-        self.__dict__["extractor"] = load_features(name, layers, weights)  # an assignment would make it a part
-        self.layers, self.scale = list(layers), scale
+        self.__dict__["extractor"] = extractor  # an assignment would make it a part
+
+    def _measure(self, maps: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
+        """Set `size`, the root mean square of each of the maps of a picture, soft and coloured, always the same."""
         noise = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            maps = self._maps(resize(noise, scale=4).clamp(0, 1))  # soft and coloured, always the same
-        self.channels = sum(x.shape[1] for x in maps)
-        self.register_buffer("size", torch.stack([x.square().mean().sqrt() for x in maps]))
-
-    def forward(self, low: Tensor) -> Tensor:
-        """(N, 3, H, W) in [0, 1] to (N, channels, H, W)."""
-        height, width = low.shape[-2:]
-        even = F.pad(low, (0, width % 2, 0, height % 2), mode="replicate")  # so that halves double to the same size
-        maps = [x / size for x, size in zip(self._maps(even), self.size, strict=True)]
-        maps = [F.interpolate(x, even.shape[-2:], mode="bilinear", align_corners=False) for x in maps]
-        return torch.cat(maps, 1)[..., :height, :width]
-
-    def _maps(self, low: Tensor) -> list[Tensor]:
-        found = self.extractor(low if self.scale == 1 else resize(low, scale=self.scale, kernel="bilinear"))
-        return [found[layer] for layer in self.layers]
+            found = maps(resize(noise, scale=4).clamp(0, 1))
+        self.register_buffer("size", torch.stack([x.square().mean().sqrt() for x in found]))
+        return found
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Frozen:
         self.extractor._apply(fn)  # .to(), .cuda(), .double(): it goes along wherever the model goes
@@ -124,6 +109,78 @@ class Frozen(nn.Module):
         if saved.shape != self.size.shape or not torch.allclose(saved, self.size, rtol=1e-3):
             raise SRKitError("the checkpoint was trained on other frozen features: give it the same weights file")
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class FeatureMaps(Frozen):
+    """A frozen network's feature maps of the input: its layers side by side, at the input's own size.
+
+    Layers that pooling or stride have made smaller are enlarged back by bilinear interpolation. Each layer is
+    divided by its root mean square on one fixed picture, for raw activations reach the hundreds, and whatever
+    reads them would start far away from where it can learn.
+
+    Args:
+        name, layers, weights: of features.load_features.
+
+    Raises:
+        SRKitError: weights or packages that are missing, unknown names (all from features).
+    """
+
+    extractor: Extractor
+
+    def __init__(self, name: str, layers: Sequence[str], weights: str) -> None:
+        super().__init__(load_features(name, layers, weights))
+        self.layers = list(layers)
+        self.channels = sum(x.shape[1] for x in self._measure(self._maps))
+
+    def forward(self, low: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1] to (N, channels, H, W)."""
+        height, width = low.shape[-2:]
+        even = F.pad(low, (0, width % 2, 0, height % 2), mode="replicate")  # so that halves double to the same size
+        maps = [x / size for x, size in zip(self._maps(even), self.size, strict=True)]
+        maps = [F.interpolate(x, even.shape[-2:], mode="bilinear", align_corners=False) for x in maps]
+        return torch.cat(maps, 1)[..., :height, :width]
+
+    def _maps(self, low: Tensor) -> list[Tensor]:
+        found = self.extractor(low)
+        return [found[layer] for layer in self.layers]
+
+
+class Embedding(Frozen):
+    """What CLIP's image tower says of the whole picture: 512 numbers, of a root mean square of 1 each time.
+
+    Args:
+        weights: of clip.ImageTower.
+
+    Raises:
+        SRKitError: what ImageTower raises.
+    """
+
+    def __init__(self, weights: str) -> None:
+        super().__init__(ImageTower(weights))
+        self.channels = self._measure(lambda low: [self.extractor(low)])[0].shape[1]
+
+    def forward(self, low: Tensor) -> Tensor:
+        """(N, 3, H, W) in [0, 1], any size, to (N, 512)."""
+        return F.normalize(self.extractor(low), dim=1) * self.channels**0.5
+
+
+def conv3_constant(conv: nn.Conv2d, x: Tensor, constant: Tensor) -> Tensor:
+    """conv(torch.cat([x, constant in every pixel], 1)), without ever making those channels.
+
+    A convolution adds up over its channels. What it makes of channels that are constant in space is the same in every
+    pixel: the sum of the nine taps, one number per filter and picture, a bias. At an edge the taps that reach into the
+    zeros of the padding are missing, and so there are nine such sums, which a plane of ones finds by itself.
+
+    Args:
+        conv: 3 x 3, padding 1, of C + K channels.
+        x: (N, C, H, W).
+        constant: (N, K), or (1, K) for all pictures.
+    """
+    varying, fixed = conv.weight.split([x.shape[1], constant.shape[1]], dim=1)
+    taps = torch.einsum("ocij,nc->noij", fixed, constant.to(fixed.dtype))  # one 3 x 3 kernel per filter and picture
+    ones = torch.ones_like(x[:1, :1], dtype=fixed.dtype)
+    bias = F.conv2d(ones, taps.reshape(-1, 1, 3, 3), padding=1).reshape(len(constant), -1, *x.shape[-2:])
+    return F.conv2d(x, varying, conv.bias, padding=1) + bias
 
 
 BLOCKS: dict[str, type[nn.Module]] = {"plain": Plain, "residual": Residual, "dilated": Dilated}
@@ -141,11 +198,11 @@ class SuperResNet(nn.Module):
         channels: filters of every layer.
         blocks: how many blocks before the first enlargement.
         between: how many between the first and the second.
-        features: a frozen network whose feature maps it reads too, "vgg16" or "clip"; "" for none. Its layers are
-            concatenated with the blocks' output and merged by conv1, ReLU.
-        feature_layers: which of its layers.
+        features: a frozen network that it reads too; "" for none. Of "vgg16", or another of features.NETWORKS, feature
+            maps are concatenated with the blocks' output and merged by conv1, ReLU; of "clip-vit" the embedding, 512
+            numbers, is spread over the plane and merged by conv3, ReLU.
+        feature_layers: which of its layers; none of "clip-vit".
         feature_weights: "imagenet", a file, or "random"; see features.load_features.
-        feature_scale: how much the picture is enlarged before it goes into the frozen network.
         skip: add the bilinear enlargement of the input to every output. The last convolutions then start at
             zero, so that training starts at bilinear, and the sigmoid is left out: what is to be added can be
             negative, which no sigmoid gives, and a sigmoid of the sum would not be bilinear any more.
@@ -167,7 +224,6 @@ class SuperResNet(nn.Module):
         features: str = "",
         feature_layers: Sequence[str] = (),
         feature_weights: str = "imagenet",
-        feature_scale: int = 1,
         skip: bool = False,
         sigmoid: bool = True,
     ) -> None:
@@ -176,15 +232,20 @@ class SuperResNet(nn.Module):
             raise SRKitError(f"scale {scale}: a SuperResNet doubles once or twice: choose 2 (one output) or 4 (two)")
         if block not in BLOCKS:
             raise unknown("block", block, BLOCKS)
-        if channels < 1 or min(blocks, between) < 0 or feature_scale not in (1, 2, 3, 4):
-            counts = f"channels {channels}, blocks {blocks}, between {between}, feature_scale {feature_scale}"
-            raise SRKitError(f"{counts}: at least 1, 0, 0, and 1 to 4 are needed")
+        if channels < 1 or min(blocks, between) < 0:
+            counts = f"channels {channels}, blocks {blocks}, between {between}"
+            raise SRKitError(f"{counts}: at least 1, 0 and 0 are needed")
         self.scale, self.scales = scale, (2,) if scale == 2 else (2, 4)
         self.skip, self.sigmoid = skip, sigmoid and not skip
         self.first = conv3(3, channels)
         self.blocks = nn.Sequential(*(BLOCKS[block](channels) for _ in range(blocks)))
-        self.frozen = Frozen(features, feature_layers, feature_weights, feature_scale) if features else None
-        self.merge = nn.Conv2d(channels + self.frozen.channels, channels, 1) if self.frozen else None
+        self.frozen = self.merge = None
+        if features == "clip-vit":
+            self.frozen = Embedding(feature_weights)
+            self.merge = conv3(channels + self.frozen.channels, channels)
+        elif features:
+            self.frozen = FeatureMaps(features, feature_layers, feature_weights)
+            self.merge = nn.Conv2d(channels + self.frozen.channels, channels, 1)
         self.mid = nn.Conv2d(channels, 3, 1)
         self.between = nn.Sequential(*(BLOCKS[block](channels) for _ in range(between if scale == 4 else 0)))
         self.large = nn.Conv2d(channels, 3, 1) if scale == 4 else None
@@ -197,10 +258,20 @@ class SuperResNet(nn.Module):
         """Which frozen network with which weights, for captions; empty without one."""
         return self.frozen.extractor.describe() if self.frozen else ""
 
-    def forward(self, low: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(N, 3, H, W) in [0, 1], any size, to (N, 3, 2H, 2W); with scale 4 to a tuple: that, and (N, 3, 4H, 4W)."""
+    @property
+    def embed(self) -> Embedding | None:
+        """Low to the embedding that `forward` reads; None if it reads none."""
+        return self.frozen if isinstance(self.frozen, Embedding) else None
+
+    def forward(self, low: Tensor, embedding: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """(N, 3, H, W) in [0, 1], any size, to (N, 3, 2H, 2W); with scale 4 to a tuple: that, and (N, 3, 4H, 4W).
+
+        `embedding`, (N, 512) or (1, 512), is what `embed` says of the whole picture where low is a tile of it.
+        """
         x = self.blocks(F.relu(self.first(low)))
-        if self.frozen is not None and self.merge is not None:
+        if self.merge is not None and isinstance(self.frozen, Embedding):
+            x = F.relu(conv3_constant(self.merge, x, self.frozen(low) if embedding is None else embedding))
+        elif self.merge is not None and self.frozen is not None:
             x = F.relu(self.merge(torch.cat([x, self.frozen(low)], 1)))
         mid = self._picture(self.mid, x, low, 2)
         if self.large is None:

@@ -110,13 +110,19 @@ class Comparison:
 def available(config: TrainConfig | None = None) -> list[str]:
     """Those of the workshop's six that can be made here; of each other a line says that it is left out, and why.
 
+    Random convolutions still find edges, and superresnet-vgg can use them; a random embedding of a picture is noise.
+
     Args:
         config: whose features and feature_weights the networks with frozen features are made with.
     """
-    found = []
+    config, found = config or TrainConfig(), []
+    no_clip = config.feature_weights == "random" or config.features == "small-vgg"
     for name in SIX:
+        if no_clip and models.PRESETS[name].arguments.get("features") == "clip-vit":
+            print(f"{name} is left out: an untrained CLIP knows nothing of pictures, and none comes along")
+            continue
         try:
-            make(name, config or TrainConfig())
+            make(name, config)
         except SRKitError as error:  # without timm, or weights that nobody has put here where there is no network
             print(f"{name} is left out: {error}")
         else:

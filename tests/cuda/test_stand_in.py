@@ -186,3 +186,10 @@ def test_self_tuning_and_resuming(pictures, tmp_path):
     again = TuningTrainer(network(), pictures, config, **options)
     again.restore()
     assert again.step_number == 6 and torch.equal(again.tuner.raw, trainer.tuner.raw)
+
+
+def test_tiles_with_clips_embedding(tiny_clip):
+    model = models.create("superresnet-clip", feature_weights="random").to("cuda")
+    low = photograph(20, 40)
+    tiles, whole = (inference.Upscaler(model, tile=side)(low) for side in (16, 64))
+    assert tiles.shape == (3, 80, 160) and (tiles - whole).abs().max() < 1e-4

@@ -65,7 +65,6 @@ def test_a_rebuilt_model_has_the_same_weights_under_another_config():
     ("superresnet", {"scale": 3}, "doubles once or twice"),
     ("superresnet", {"block": "residul"}, "did you mean 'residual'"),
     ("superresnet", {"channels": 0}, "channels 0"),
-    ("superresnet-vgg", {"feature_scale": 100}, "feature_scale 100"),
     ("superresnet-vgg", {"features": "vgg"}, "unknown features 'vgg'"),
     ("srresnet", {"scale": 3}, "choose 2 or 4"),
     ("srresnet", {"upsample": "shufle"}, "did you mean 'shuffle'"),

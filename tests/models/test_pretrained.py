@@ -28,20 +28,12 @@ def one_line(call, *words) -> None:
 @pytest.mark.parametrize("name", pretrained.names())
 def test_what_ships_does_what_its_card_says(name):
     card = pretrained.card(name)
-    if card.get("needs") == "timm":
-        pytest.importorskip("timm", reason="it reads CLIP, which timm makes")
     model = load(name)
     assert not model.training and model.pretrained and next(model.parameters()).dtype == torch.float32
     photographs, bicubic = load_dataset("bundled", "test", size=96), models.create("bicubic", model.scale)
     here, there = (metrics.evaluate(one, photographs, model.scale, with_ssim=False) for one in (model, bicubic))
     assert here.psnr > there.psnr
     assert all(card["measured"][test]["psnr"] > card["bicubic"][test]["psnr"] for test in card["measured"])
-
-
-def test_without_timm_clip_is_one_line(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
-    assert pretrained.card("superresnet-clip-x4")["needs"] == "timm"
-    one_line(lambda: load("superresnet-clip-x4"), "pip install timm")
 
 
 def test_names_that_nobody_knows(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from srkit import models
 from srkit.data.images import resize
-from srkit.models.superresnet import Dilated, Residual, SuperResNet, double
+from srkit.models.clip import MODEL, ImageTower
+from srkit.models.superresnet import Dilated, Residual, SuperResNet, conv3, conv3_constant, double
 from srkit.settings import SRKitError
 
 HEAD = 3 * 3 * 3 * 64 + 64 + 3 * 3 * 64 * 64 + 64  # conv3 64, conv3 64
@@ -112,6 +114,74 @@ def test_a_checkpoint_of_other_frozen_features_is_refused(vgg):
     models.build(real.config).load_state_dict(real.state_dict())
     with pytest.raises(SRKitError, match="other frozen features"):
         vgg.load_state_dict(real.state_dict())
+
+
+# ------------------------------------------------------------------------------ CLIP's embedding
+
+
+@pytest.fixture
+def clip(tiny_clip) -> SuperResNet:
+    torch.manual_seed(0)
+    return models.create("superresnet-clip", feature_weights="random")
+
+
+def test_clip_has_the_workshops_370950_weights(clip):
+    merge = 3 * 3 * (64 + 512) * 64 + 64
+    assert HEAD + merge + 2 * (64 * 3 + 3) == 370_950
+    frozen = sum(p.numel() for p in clip.frozen.extractor.parameters())
+    assert models.count(clip) == (370_950, frozen)
+    assert [tuple(output.shape) for output in clip(torch.rand(2, 3, 9, 14))] == [(2, 3, 18, 28), (2, 3, 36, 56)]
+
+
+@pytest.mark.parametrize("size", [(7, 9), (2, 3), (1, 1), (1, 6)])
+def test_512_constant_channels_are_a_bias_of_nine_sums(size):
+    conv, x, constant = conv3(8 + 512, 16).double(), torch.randn(2, 8, *size).double(), torch.randn(2, 512).double()
+    plane = constant[..., None, None].expand(-1, -1, *size)
+    found = conv3_constant(conv, x, constant)
+    assert (found - conv(torch.cat([x, plane], 1))).abs().max() < 1e-6
+    bias = found - conv3_constant(conv, x, torch.zeros_like(constant))
+    assert len(bias[0, 0].mul(1e9).round().unique()) == min(3, size[0]) * min(3, size[1])
+    alike = conv3_constant(conv, x, constant[:1])
+    assert torch.allclose(alike[0], found[0]) and not torch.allclose(alike[1], found[1])
+
+
+def test_the_embedding_is_frozen_follows_the_picture_and_can_be_given(clip):
+    low, before = torch.rand(2, 3, 12, 12), copy.deepcopy(clip.frozen.extractor.state_dict())
+    embedding = clip.embed(low)
+    assert embedding.shape == (2, 512) and embedding.grad_fn is None
+    assert embedding.square().mean(1).tolist() == pytest.approx([1, 1], rel=1e-4)
+    assert not torch.allclose(embedding[0], embedding[1])
+    assert torch.equal(clip(low)[1], clip(low, embedding)[1])
+    assert not torch.equal(clip(low)[1], clip(low, embedding.flip(0))[1])
+    sum((output - 0.3).square().mean() for output in clip.train()(low)).backward()
+    torch.optim.SGD(clip.parameters(), lr=0.1).step()
+    assert not clip.frozen.extractor.training and clip.merge.weight.grad[:, 64:].abs().max() > 0
+    assert all(torch.equal(value, before[key]) for key, value in clip.frozen.extractor.state_dict().items())
+    assert sum(value.numel() for value in clip.state_dict().values()) == 370_950 + 1
+    models.build(clip.config).load_state_dict(clip.state_dict())
+    assert clip.describe() == "CLIP ViT-B/32, random weights"
+
+
+def test_clips_weights_from_a_file_and_what_is_missing(clip, tmp_path, monkeypatch):
+    import timm
+    from safetensors.torch import save_file
+
+    tower = timm.create_model(MODEL)
+    save_file(tower.state_dict(), tmp_path / "my_clip.safetensors")
+    for given in (tmp_path, tmp_path / "my_clip.safetensors"):
+        real = models.create("superresnet-clip", feature_weights=str(given))
+        assert torch.equal(real.frozen.extractor.tower.head.weight, tower.head.weight)
+    with pytest.raises(SRKitError, match="other frozen features"):
+        clip.load_state_dict(real.state_dict())
+    save_file({"a": torch.zeros(1)}, tmp_path / "my_clip.safetensors")
+    with pytest.raises(SRKitError, match="another network"):
+        ImageTower(tmp_path)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(SRKitError, match=f"{MODEL} could not be had"):
+        ImageTower()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(SRKitError, match=r"pip install timm$"):
+        ImageTower("random")
 
 
 @pytest.mark.slow

@@ -81,12 +81,13 @@ def test_measuring_a_step_changes_nothing_and_frozen_networks_keep_less(pictures
     assert small < memory(frozen) < memory(free)
 
 
-def test_without_timm_only_clip_is_left_out(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
+def test_clip_without_its_weights_or_timm_is_left_out_by_name(tiny_clip, monkeypatch, capsys):
     assert compare.available(TrainConfig(feature_weights="random")) == [
-        name for name in compare.SIX if name != "superresnet-clip"
+        n for n in compare.SIX if n != "superresnet-clip"
     ]
-    assert "superresnet-clip is left out: timm is not installed" in capsys.readouterr().out
+    assert "superresnet-clip is left out: an untrained CLIP" in capsys.readouterr().out
+    assert compare.make("superresnet-clip", SMALL).embed  # by its name it can be had
+    monkeypatch.setitem(sys.modules, "timm", None)  # an import of it fails
     with pytest.raises(SRKitError, match="pip install timm"):
         compare.make("superresnet-clip", SMALL)
 

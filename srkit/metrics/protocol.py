@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from srkit.data.dataset import ImageDataset
 from srkit.data.images import check_scale, crop_to_multiple, degrade, is_gray, luma
 from srkit.losses import WeightedLoss
+from srkit.metrics import quality
 from srkit.models import scales_of
 from srkit.settings import SRKitError
 
@@ -103,7 +104,7 @@ def _back(values: Tensor, high: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Row:
-    """One picture's figures."""
+    """One picture's figures; `terms` holds a loss's terms, and the further measures that were asked for."""
 
     name: str
     width: int
@@ -114,7 +115,7 @@ class Row:
 
     @property
     def figures(self) -> dict[str, float]:
-        """PSNR (dB), SSIM and the terms of a loss, by name."""
+        """PSNR (dB), SSIM, the terms of a loss and further measures, by name."""
         protocol = {"psnr": self.psnr, "ssim": self.ssim}
         return protocol | self.terms | protocol  # a loss's term "psnr" is another figure
 
@@ -268,6 +269,7 @@ def evaluate(
     loss: WeightedLoss | None = None,
     batch_size: int = 1,
     with_ssim: bool = True,
+    measures: Sequence[str] = (),
 ) -> Table:
     """Measure a model by the protocol at the top of this file: the one loop that degrades, runs and measures.
 
@@ -279,13 +281,16 @@ def evaluate(
         batch_size: how many pictures of a dataset, if of one size, go through the model at a time. The terms of a row
             are then the mean over its batch; the table's means are the same.
         with_ssim: SSIM takes longer than PSNR; without it a row's is nan.
+        measures: further columns by their names in `MEASURES`, "brisque" or "lpips"; each is a term of the table,
+            called after its implementation, e.g. "BRISQUE (piq 0.8.0)", and lower is better.
 
     Returns:
         A Table. The model runs in eval mode, in full precision, where its parameters are; one without parameters
         where the loss's networks are, else where the pictures are.
 
     Raises:
-        SRKitError: no pictures, one too small to measure, another scale, or a model made for another.
+        SRKitError: no pictures, one too small to measure, another scale, or a model made for another; a measure's
+            package or weights that are missing.
     """
     scales = scales_of(model)
     scale = check_scale(scale or scales[-1])
@@ -293,7 +298,7 @@ def evaluate(
         does = " or ".join(map(str, scales))
         raise SRKitError(f"this model enlarges by {does}, not by {scale}: ask for scale {does}")
     device = next((parameter.device for parameter in model.parameters()), loss.device if loss else None)
-    rows, training = [], model.training
+    rows, training, further = [], model.training, quality.columns(measures)
     model.eval()
     try:
         for names, low, high in _batches(pictures, scale, batch_size):
@@ -303,11 +308,13 @@ def evaluate(
             try:
                 psnrs = psnr(output, high, scale).tolist()
                 ssims = ssim(output, high, scale).tolist() if with_ssim else [math.nan] * len(names)
+                more = {title: measure(output, high).tolist() for title, measure in further.items()}
             except SRKitError as error:
                 raise SRKitError(f"{names[0]}: {error}") from None
             terms = _terms(loss, outputs if scale == scales[-1] else output, high) if loss else {}
             size = high.shape[-1], high.shape[-2]
-            rows += [Row(name, *size, a, b, terms) for name, a, b in zip(names, psnrs, ssims, strict=True)]
+            for i, (name, a, b) in enumerate(zip(names, psnrs, ssims, strict=True)):
+                rows.append(Row(name, *size, a, b, terms | {title: values[i] for title, values in more.items()}))
     finally:
         model.train(training)
     if not rows:
