@@ -33,7 +33,7 @@ from srkit.data.degradation import blur, jpeg
 from srkit.data.images import resize
 from srkit.models.features import FOLDER, VGG16, Extractor, SmallVGG
 from srkit.models.files import weights_sha256
-from srkit.settings import choose_device
+from srkit.settings import atomic_write, choose_device
 
 LAYERS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3")
 LOG_FREQ, SAVE_FREQ = 20, 100
@@ -197,9 +197,8 @@ def train(options: Options, large: Extractor) -> tuple[SmallVGG, Facts]:
             kept = {key: value for key, value in network.state_dict().items() if not key.startswith("large.")}
             state = {"network": kept, "optimizer": optimizer.state_dict()}
             state |= {"step": step, "seconds": seconds, "curve": curve}
-            options.out.mkdir(parents=True, exist_ok=True)
-            torch.save(state, options.out / "draft.pt")
-            (options.out / "draft.pt").replace(path)
+            with atomic_write(path) as draft:
+                torch.save(state, draft)
     facts = {
         "trained on": repr(dataset),
         "steps": step,
@@ -226,7 +225,7 @@ def agreement(
     found = {name: {layer: {kind: [] for kind in DAMAGES} for layer in LAYERS} for name in everyone}
     generator = torch.Generator().manual_seed(0)
     for _, picture in held_out:
-        high = picture[None].float().to(held_out.device)
+        high = picture[None].float().cpu()  # where the networks are
         for kind in DAMAGES:
             spoilt = [damaged(high, kind, torch.tensor([one]), generator) for one in strengths]
             for name, network in everyone.items():

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from srkit.data.images import from_uint8, is_gray, resize, to_uint8
+from srkit.data.images import from_uint8, is_gray, resize, to_uint8, within
 from srkit.models import TransformerNet, complexity, device_of, output_at, scales_of
 from srkit.models.clip import SIDE
 from srkit.models.complexity import Reach
@@ -337,7 +337,7 @@ def stylize(model: TransformerNet, picture: Tensor, strength: float = 1.0, tile:
     if max(height, width) > tile:
         # Two layers of stride 2: only where both sides divide by 4 have tiles the pixels of one pass.
         low = F.pad(low[None], (0, -width % 4, 0, -height % 4), mode="replicate")[0]
-        small = resize(low[:3], scale=tile / max(height, width)).clamp(0, 1)
+        small = within(low[:3], tile)
         model = model.with_statistics_of(small[None].to(device_of(model)))
     output = Upscaler(model, tile=tile)(low)[..., :height, :width]
     return torch.lerp(picture.cpu(), output, strength)

@@ -56,9 +56,9 @@ def upscale(path: str | None, name: str, ground_truth: str | None = None) -> tup
 def own_network(path: str | None, checkpoint: str | None) -> tuple[tuple[Any, Any], str]:
     """As `upscale`, by a student's checkpoint, of which nothing is run; a style's repaints."""
     if not checkpoint:
-        raise SRKitError("give a checkpoint: last.pt or best.pt of your training, or a .safetensors with its .json")
+        raise SRKitError("give a checkpoint: last.pt or best.pt of your training")
     try:
-        model = models.load(checkpoint)
+        model = models.load(checkpoint, closed=True)
     except SRKitError as error:
         raise SRKitError(str(error).replace(str(checkpoint), Path(checkpoint).name)) from None
     picture = read(path)
@@ -69,11 +69,12 @@ def own_network(path: str | None, checkpoint: str | None) -> tuple[tuple[Any, An
 
 def style(path: str | None, name: str, strength: float, painting: str | None = None) -> tuple[tuple[Any, Any], str]:
     """Repaint an upload in a trained style; or in that of a painting, small, by Gatys' optimisation."""
-    model: Any = models.load(_known(name, pretrained.styles()))
     if not painting:
+        model: Any = models.load(_known(name, pretrained.styles()))
         return _repaint(model, read(path), strength)
-    picture, manner = (_shrunk(read(one)) for one in (path, painting))
-    loss = gatys.gatys_loss(manner, feature_weights=current_profile().feature_weights)
+    picture, example = (images.within(read(one), GATYS_SIZE) for one in (path, painting))
+    profile = current_profile()
+    loss = gatys.gatys_loss(example, feature_weights=profile.feature_weights, features=profile.features)
     trainer = gatys.Gatys(picture, loss, GATYS_STEPS)
     trainer.fit()
     output = torch.lerp(picture, trainer.picture, strength)
@@ -117,12 +118,6 @@ def _repaint(model: models.TransformerNet, picture: Tensor, strength: float) -> 
     output = inference.stylize(model.to(choose_device()), picture, strength)
     size = f"{picture.shape[2]} x {picture.shape[1]} pixels"
     return (_array(picture), _array(output)), f"{size} in {time.perf_counter() - start:.1f} s"
-
-
-def _shrunk(picture: Tensor) -> Tensor:
-    """A picture of no more than GATYS_SIZE pixels a side, which bounds the seconds that it takes."""
-    longest = max(picture.shape[1:])
-    return images.resize(picture, scale=GATYS_SIZE / longest).clamp(0, 1) if longest > GATYS_SIZE else picture
 
 
 def _known(name: str, names: list[str]) -> str:
@@ -233,9 +228,16 @@ def write_space(folder: str | Path, repository: str) -> Path:
     """Write app.py, requirements.txt and README.md of a Hugging Face Space; returns the folder.
 
     Args:
+        folder: a new one, or one that this has written before.
         repository: where srkit is installed from, https://….
+
+    Raises:
+        SRKitError: the folder holds something else; Gradio is not installed.
     """
     folder, version = Path(folder), gradio().__version__
+    written = folder / "app.py"
+    if folder.is_dir() and any(folder.iterdir()) and not (written.is_file() and written.read_text("utf-8") == APP):
+        raise SRKitError(f"{folder} is not empty: name a new folder")
     files = {"app.py": APP, "requirements.txt": f"srkit[app] @ git+{repository}\n"}
     files["README.md"] = FRONT.format(version=version)
     folder.mkdir(parents=True, exist_ok=True)

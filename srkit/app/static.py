@@ -52,6 +52,7 @@ def write_page(model: nn.Module, name: str, folder: str | Path, runtime: Path | 
         **{"scale": scale, "tile": TILE, "reach": reach and reach.pixels, "grid": reach.grid if reach else 1},
         **{"pixels": PIXELS["tiled" if reach else "whole"], "runtime": "./ort/" if runtime else CDN},
         "onnx": base64.b64encode(onnx).decode(),
+        "suffix": f"_{name}.png" if paints else f"_x{scale}.png",
     }
     what = "repaints pictures" if paints else f"enlarges pictures {scale} times"
     words = {
@@ -59,7 +60,7 @@ def write_page(model: nn.Module, name: str, folder: str | Path, runtime: Path | 
         **{"before": "the picture" if paints else "interpolated", "after": name},
         "about": f"{name}: {count_parameters(model):,} weights, made with srkit, run by onnxruntime-web.",
     }
-    page = TEMPLATE.read_text(encoding="utf-8").replace("{suffix}", f"_{name}" if paints else f"_x{scale}")
+    page = TEMPLATE.read_text(encoding="utf-8")
     for key, value in words.items():
         page = page.replace(f"{{{key}}}", escape(value))
     page = page.replace("{network}", json.dumps(network).replace("<", "\\u003c"))

@@ -97,5 +97,4 @@ class Style:
 
     def _resized(self, picture: Tensor) -> Tensor:
         size = self.size or (GATYS_SIZE if self.style else 0)
-        longest = max(picture.shape[1:])
-        return images.resize(picture, scale=size / longest).clamp(0, 1) if 0 < size < longest else picture
+        return images.within(picture, size) if size else picture

@@ -20,7 +20,7 @@ def kept(bands: Callable[[int], Iterator[Tensor]], folder: Path, about: dict[str
 
     Args:
         bands: the bands (C, rows, W) from a row of the output on.
-        folder: made, and removed when the last band has been taken; it holds the output as it is, 3 bytes a pixel.
+        folder: made; it holds the output as it is, and is for the caller to remove once the file stands.
         about: what decides the bands; a folder that was made of something else is emptied.
     """
     note, rows = folder / "about.json", 0
@@ -39,4 +39,3 @@ def kept(bands: Callable[[int], Iterator[Tensor]], folder: Path, about: dict[str
             np.save(draft, band.numpy())
         yield band
         rows += band.shape[1]
-    shutil.rmtree(folder)

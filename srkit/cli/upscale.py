@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -110,20 +111,22 @@ class Upscale:
             print(f"{path}: JPEG's blocks are plain, and will be enlarged, too{cure}")
         like = photograph.stripped() if self.strip else photograph
         seconds, rgb = upscaler.seconds(*low.shape[1:]), low.expand(max(3, channels), -1, -1)
-        bands = upscaler.bands(rgb)
+        bands, unfinished = upscaler.bands(rgb), None
         if seconds > PATIENCE:
             print(f"{path}: {width} x {height} pixels take about {self._minutes(seconds, low)}", flush=True)
             about: dict[str, Any] = {"picture": sha256(path.read_bytes()).hexdigest(), "scale": upscaler.scale}
             about |= {"network": weights_sha256(upscaler.model.state_dict()), "ensemble": self.ensemble}
             about["precision"] = upscaler.precision
-            folder = target.with_name(f".{target.name}.unfinished")
-            bands = kept(lambda row: upscaler.bands(rgb, row), folder, about)
+            unfinished = target.with_name(f".{target.name}.unfinished")
+            bands = kept(lambda row: upscaler.bands(rgb, row), unfinished, about)
         bands = (band[:channels] for band in bands)
         if self.compare:
             output = torch.cat(list(bands), dim=1)
             bands = iter([output])
             self._compare(low, output, target.with_suffix(".html"))
         photographs.write(bands, target, (channels, height, width), like, self.quality)
+        if unfinished:
+            shutil.rmtree(unfinished)
         frames = f", the first of {photograph.frames} pictures" if photograph.frames > 1 else ""
         return f"{width} x {height}{frames}"
 

@@ -211,6 +211,15 @@ def resize(picture: Tensor, size: tuple[int, int] | None = None, scale: float = 
     return batch if picture.ndim == 4 else batch[0]
 
 
+def within(picture: Tensor, longest: int) -> Tensor:
+    """A picture, (C, H, W) in [0, 1], made smaller by bicubic if a side is longer than this, in pixels."""
+    height, width = picture.shape[-2:]
+    if max(height, width) <= longest:
+        return picture
+    size = [max(1, round(side * longest / max(height, width))) for side in (height, width)]
+    return resize(picture, (size[0], size[1])).clamp(0, 1)
+
+
 def crop_to_multiple(picture: Tensor, scale: int) -> Tensor:
     """Cut the bottom and right edges so that height and width divide by `scale`.
 

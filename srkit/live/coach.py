@@ -49,7 +49,7 @@ def advise(run: Run) -> Advice | None:
 
 
 def _since_last_move(run: Run) -> list[Frame]:
-    film, moves = run.film, run.history.moves
+    film, moves = run.film, [move for move in run.history.moves if not move.name.startswith("accumulate")]
     start = moves[-1].step if moves else 0
     return [frame for frame in film.frames if frame.step >= start] if film else []
 
@@ -70,9 +70,10 @@ def _slower(run: Run, frames: Sequence[Frame], text: str) -> Advice:
 def _broken(run: Run, frames: Sequence[Frame]) -> Advice | None:
     best = max(run.film.frames, key=lambda one: one.psnr if math.isfinite(one.psnr) else -1) if run.film else frames[0]
     now = frames[-1].psnr
-    if (run.state == "failed" and "no longer" in run.error) or not math.isfinite(now):
+    spoilt = run.state == "failed" and not all(weight.isfinite().all() for weight in run.trainer.model.parameters())
+    if spoilt or math.isnan(now):
         return _slower(run, frames, "The loss is no longer a number: the learning rate is far too high.")
-    if best.psnr - now > COLLAPSE and frames[-1].loss:
+    if math.isfinite(best.psnr) and best.psnr - now > COLLAPSE and frames[-1].loss:
         text = f"The picture has lost {best.psnr - now:.1f} dB since step {best.step}"
         return _slower(run, frames, f"{text}: the learning rate is about ten times too high for these weights.")
     return None
@@ -100,7 +101,7 @@ def _grid(run: Run, frames: Sequence[Frame]) -> Advice | None:
 
 def _apart(run: Run, frames: Sequence[Frame]) -> Advice | None:
     first, now = frames[0], frames[-1]
-    if first.psnr - now.psnr < APART:
+    if not math.isfinite(first.psnr) or first.psnr - now.psnr < APART:
         return None
     gains = {
         name: 1 - value / first.terms[name]

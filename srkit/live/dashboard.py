@@ -26,7 +26,7 @@ from srkit.live.presets import Presets
 from srkit.live.run import Run, last_lines
 from srkit.live.screen import Screen
 from srkit.live.svg import draw
-from srkit.settings import Setup, SRKitError
+from srkit.settings import Setup, SRKitError, unknown
 
 STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 BEAT = 250  # milliseconds between two refreshes
@@ -54,14 +54,17 @@ def show(
         script: headless, which preset to take at which step.
 
     Raises:
-        SRKitError: the run has no picture; a preset has a term that this loss does not have; headless, also
-            what ended the training.
+        SRKitError: the run has no picture; a preset has a term that this loss does not have; the script names a preset
+            that is none; headless, also what ended the training.
     """
     board = Dashboard(run, here, presets, missions)
     if not os.environ.get("SRKIT_HEADLESS"):
         display(board.view)
         return board
     script, known = script or ({0: list(presets)[-1]} if presets else {}), board.presets.all()
+    for name in script.values():
+        if name not in known:
+            raise unknown("preset", name, known)
     run.plan = {step: known[name] for step, name in script.items()}
     run.start()
     try:
@@ -103,6 +106,7 @@ class Dashboard:
         self._advice: Advice | None = None
         self._beats, self._last_beat = 0, time.monotonic()
         self._sure = self._reviving = False
+        self._watch: threading.Thread | None = None  # that revives the browser's timer
         self._lock = threading.Lock()  # JupyterLab calls back in two threads: one refresh at a time
         self.controls = Controls(run, self.presets, self._guarded, self._tell)
         self.screen = Screen(run, self.gallery, self._guarded)
@@ -205,7 +209,9 @@ class Dashboard:
         self._last_beat = time.monotonic()
         if change["new"]:
             self.run.start()
-            threading.Thread(target=self._revive, name="srkit-revive", daemon=True).start()
+            if self._watch is None or not self._watch.is_alive():
+                self._watch = threading.Thread(target=self._revive, name="srkit-revive", daemon=True)
+                self._watch.start()
         else:
             self.run.pause()
             with self.run.between_steps():  # the step that was being done is seen, too
@@ -224,9 +230,11 @@ class Dashboard:
             time.sleep(STALE / 3)
             if time.monotonic() - self._last_beat > STALE and self.run.state == "running":
                 self._last_beat, self._reviving = time.monotonic(), True
-                self._play.playing = False
-                self._play.playing = True
-                self._reviving = False
+                try:
+                    self._play.playing = False
+                    self._play.playing = True
+                finally:
+                    self._reviving = False
 
     def _on_follow(self, pressed: W.Button) -> None:
         if self._advice:

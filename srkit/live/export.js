@@ -27,8 +27,9 @@
       return `<tr><td style="color:${colour}"><b></b></td><td>${short(weight)}</td>` +
         `<td><i style="width:${Math.round(100 * share)}px;background:${colour}"></i> ${Math.round(100 * share)} %</td></tr>`;
     });
-    facts.innerHTML = `<p><b>step ${frame.step}</b><br>${frame.psnr.toFixed(2)} dB (${frame.over >= 0 ? "+" : ""}` +
-      `${frame.over.toFixed(2)} against bicubic)<br>learning rate ${short(frame.lr)}</p>` +
+    const over = frame.over === null ? "" : ` (${frame.over >= 0 ? "+" : ""}${frame.over.toFixed(2)} against bicubic)`;
+    const psnr = frame.psnr === null ? "" : `${frame.psnr.toFixed(2)} dB${over}<br>`;
+    facts.innerHTML = `<p><b>step ${frame.step}</b><br>${psnr}learning rate ${short(frame.lr)}</p>` +
       `<table><tr><th>term</th><th>weight</th><th>share of the loss</th></tr>${rows.join("")}</table>`;
     Object.keys(frame.weights).forEach((name, index) => { facts.querySelectorAll("td b")[index].textContent = name; });
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ def page(run: Run, largest: int = LARGEST) -> str:
     assert film is not None  # else there is no dashboard
     curves = draw(film, run.history, film.frames[-1])
     frames, count = list(film.frames), len(film.frames)
+    encoded = {id(frame): [source(jpeg(one), "jpeg") for one in frame.details] for frame in frames}
     while True:
         some = _evenly(frames, count)
-        pictures = [[source(jpeg(one), "jpeg") for one in frame.details] for frame in some]
+        pictures = [encoded[id(frame)] for frame in some]
         if count <= 2 or sum(len(one) for images in pictures for one in images) + len(curves) < largest - 200_000:
             break
         count = count * 3 // 4
@@ -54,7 +56,7 @@ def page(run: Run, largest: int = LARGEST) -> str:
     features = run.trainer.loss.describe()
     words = [f"{run.step} steps of {run.trainer.seconds:.0f} s", *([f"features: {features}"] if features else [])]
     words += [run.trainer.diagnose()] if run.trainer.diagnose() else []
-    facts = json.dumps(data).replace("</", "<\\/")
+    facts = json.dumps(data, allow_nan=False).replace("</", "<\\/")
     return (
         f"<style>{STYLE}</style>"
         '<div class="srkit-film"><div class="srkit-film-row"><div class="srkit-film-which"></div>'
@@ -109,7 +111,8 @@ def _image(film: Film, frame: Frame, last: int, index: int) -> Image.Image:
     left, right = bottom.subplots(1, 2)
     past = [one for one in film.frames if one.step <= frame.step]
     left.plot([one.step for one in past], [one.psnr for one in past], color="black")
-    left.axhline(film.bicubic.psnr, ls="--", lw=1, color="grey")
+    if math.isfinite(film.bicubic.psnr):
+        left.axhline(film.bicubic.psnr, ls="--", lw=1, color="grey")
     left.set(title="PSNR / dB (dashed: bicubic)", xlim=(0, max(1, last)))
     left.set_ylim(*_range([one.psnr for one in film.frames] + [film.bicubic.psnr]))
     values = {name: value for name, value in film.bicubic.terms.items() if value > 0}
@@ -130,6 +133,7 @@ def _image(film: Film, frame: Frame, last: int, index: int) -> Image.Image:
 
 def _range(values: list[float]) -> tuple[float, float]:
     """Of the 2nd to the 98th percentile, with a margin: one crash must not flatten all else."""
+    values = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = torch.tensor(values).quantile(torch.tensor([0.02, 0.98])).tolist()
     margin = 0.1 * (high - low) or 0.1
     return low - margin, high + margin
@@ -144,6 +148,8 @@ def _evenly(frames: list[Frame], count: int) -> list[Frame]:
 
 def _facts(frame: Frame, images: list[str], film: Film) -> dict[str, object]:
     weights = {name: value for name, value in frame.weights.items() if name != "lr"}
-    return {"step": frame.step, "psnr": round(frame.psnr, 3), "images": images, "weights": weights,
-            "lr": frame.weights.get("lr"), "loss": {name: round(one, 3) for name, one in frame.loss.items()},
-            "over": round(frame.psnr - film.bicubic.psnr, 3)}  # fmt: skip
+    over = frame.psnr - film.bicubic.psnr  # infinite where nothing is enlarged, and JSON knows no such number
+    psnr = round(frame.psnr, 3) if math.isfinite(frame.psnr) else None
+    return {"step": frame.step, "psnr": psnr, "images": images, "weights": weights, "lr": frame.weights.get("lr"),
+            "loss": {name: round(one, 3) for name, one in frame.loss.items()},
+            "over": round(over, 3) if math.isfinite(over) else None}  # fmt: skip

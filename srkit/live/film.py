@@ -7,6 +7,7 @@ pixels: what changes from frame to frame is the model, where the curves of a tra
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,8 +134,8 @@ class Film:
         parts = []
         for values in ([one.weighted for one in probed.values()], [one.pull for one in probed.values()]):
             parts.append({name: value / (sum(values) or 1) for name, value in zip(probed, values, strict=True)})
-        order = list(loss.weights)
-        names = sorted(probed, key=lambda name: order.index(name if name in order else term_of(name)))
+        order = [term_of(name) for name in loss.weights]
+        names = sorted(probed, key=lambda name: order.index(term_of(name)))
         terms = {name: probed[name].value for name in names}
         grid = _grid(luma(shown) - luma(high))
         return Frame(step, sum(scores) / len(scores), terms, grid, to_uint8(shown), *parts)
@@ -173,6 +174,8 @@ class Film:
         """End the film with a frame; what came later is its ghost."""
         at = next(index for index, one in enumerate(self.frames) if one is frame)
         self.ghost, self.frames = self.frames[at:], self.frames[: at + 1]
+        for one in self.ghost[1:]:
+            one.state = None  # nobody can go back there
 
     # ------------------------------------------------------------------------------ keeping it
 
@@ -192,30 +195,26 @@ class Film:
         step = history[-1]["step"]
         try:
             kept = read(path)
-            assert kept["of"] == self._of(history)
+            if kept["of"] != self._of(history):
+                return
             pairs = zip(kept["rows"], kept["details"], strict=True)
             frames = [Frame(**row, details=details) for row, details in pairs if row["step"] <= step]
-            assert all(one.details.shape == (len(self.places), 3, self.side, self.side) for one in frames)
-        except (SRKitError, AssertionError, KeyError, TypeError, ValueError):
+            if any(one.details.shape != (len(self.places), 3, self.side, self.side) for one in frames):
+                return
+        except (SRKitError, KeyError, TypeError, ValueError, AttributeError):
             return  # a film is for the eyes: the training goes on without it
         self.frames = frames
 
     def _of(self, history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
         """By what a film of this training is known."""
-        return {"places": [list(at) for at in self.places.values()], "first": dict(history[0])}
+        pixels = hashlib.sha256(to_uint8(self.high).numpy().tobytes()).hexdigest()
+        return {"places": [list(at) for at in self.places.values()], "pixels": pixels, "first": dict(history[0])}
 
 
 def kept_state(state: dict[str, Any]) -> dict[str, Any]:
     """A Trainer's state that the training does not change any more; the rows of a history never change anyhow."""
     rows = state["history"]
     return {**copy.deepcopy({name: value for name, value in state.items() if name != "history"}), "history": rows}
-
-
-def pictures_of(high: Tensor | Mapping[str, Tensor] | Sequence[tuple[str, Tensor]] | None) -> dict[str, Tensor]:
-    """Pictures by name: one alone, several by name, or pairs as a dataset has them."""
-    if high is None:
-        return {}
-    return {"picture": high} if isinstance(high, Tensor) else dict(high)
 
 
 def _cut(picture: Tensor, left: int, top: int, side: int, smaller: int = 1) -> Tensor:

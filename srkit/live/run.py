@@ -74,7 +74,6 @@ class Run:
             _current.stop()
             if not _current.wait(60):
                 raise SRKitError("the run before is still in its last step: wait a little, then run this cell again")
-        _current = self
         self.messages: list[str] = []
         trainer.log = self.messages.append  # what a thread prints would land in some other cell
         if resume and trainer.out and not trainer.step_number:
@@ -92,6 +91,7 @@ class Run:
         self.plan: dict[int, dict[str, float]] = {}  # weights to take at a step, where nobody moves them
         self._next_frame = self._next_save = 0.0
         self.film: Film | None = None
+        _current = self
         if high is not None:
             pictures = {"picture": high} if isinstance(high, Tensor) else high
             self.film = Film(pictures, self.scale, places)
@@ -168,9 +168,9 @@ class Run:
                 raise SRKitError("this frame is not of this run's film")
             if frame.state is None:
                 raise SRKitError(
-                    f"step {frame.step} can be seen, but not gone back to: its checkpoint took too much room"
+                    f"step {frame.step} can be seen, but not gone back to: its checkpoint is not in memory any more"
                 )
-            trainer.load_state(copy.deepcopy(frame.state))
+            trainer.load_state(kept_state(frame.state))
             self.film.cut(frame)
             self.weights.take()
             self._reopen()
@@ -198,22 +198,27 @@ class Run:
             self._take_frame(self.film)
 
     def undo(self) -> None:
-        """Go back to just before the last move.
+        """Go back to just before the last move; one that no step has seen yet is only taken back.
 
         Raises:
             SRKitError: nothing was moved, or that moment is no longer kept.
         """
-        moves = self.history.moves
-        frames = [one for one in self.film.frames if one.step <= moves[-1].step] if moves and self.film else []
-        if not frames:
-            raise SRKitError("there is no move to undo")
-        self.go_back(next((one for one in frames if one.marked and one.step == moves[-1].step), frames[-1]))
+        with self.between_steps() as trainer:
+            if self.weights.snapshot() != held(trainer):
+                self.weights.take()
+                return
+            moves = [move for move in trainer.history.moves if not move.name.startswith("accumulate")]  # those by hand
+            frames = [one for one in self.film.frames if one.step <= moves[-1].step] if moves and self.film else []
+            if not frames:
+                raise SRKitError("there is no move to undo")
+            self.go_back(next((one for one in frames if one.marked and one.step == moves[-1].step), frames[-1]))
 
     def extend(self, steps: int) -> None:
         """Train so many steps more than was planned; a run that is finished can go on then."""
         with self.between_steps() as trainer:
+            schedule = trainer.config.schedule_steps or trainer.steps  # a cosine keeps the length that it had
             trainer.steps += steps
-            trainer.config = replace(trainer.config, steps=trainer.steps, num_epoch=None)
+            trainer.config = replace(trainer.config, steps=trainer.steps, num_epoch=None, schedule_steps=schedule)
             self._reopen()
 
     def _reopen(self) -> None:
@@ -304,8 +309,11 @@ class Run:
             frame = film.take(self.trainer.result, self.trainer.loss, self.step)
             frame.weights, frame.state = held(self.trainer), kept_state(self.trainer.state())
             if newest and newest.step == self.step:
-                film.frames.pop()
-            film.add(newest := frame)
+                frame.marked = newest.marked
+                film.frames[-1] = frame  # in one go: the view reads the film meanwhile
+            else:
+                film.add(frame)
+            newest = frame
         newest.marked |= marked
         return newest
 

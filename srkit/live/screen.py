@@ -34,6 +34,7 @@ class Screen:
         self.run, self.gallery, self.film = run, gallery, gallery.film
         self.picture, self.frame = next(iter(self.film.pictures)), None
         self._seen: Any = None  # what the pictures show
+        self._moving = False
         names = list(self.film.pictures)
         self.which = W.ToggleButtons(options=names, layout={**FIT, "display": "" if len(names) > 1 else "none"})
         self.kind = W.ToggleButtons(options=VIEWS, layout=FIT)
@@ -89,7 +90,7 @@ class Screen:
 
     def _on_scrub(self, change: Any) -> None:
         frames = self.film.frames
-        if change["new"] < len(frames) - 1:
+        if not self._moving and change["new"] < len(frames) - 1:
             self.frame = frames[change["new"]]
 
     def _on_newest(self, pressed: W.Button) -> None:
@@ -109,8 +110,10 @@ class Screen:
         if at is None:
             self.frame, at = None, len(frames) - 1  # what was looked at is of a future that was left, or thinned out
         if (self.scrub.max, self.scrub.value) != (last := max(1, len(frames) - 1), at):
+            self._moving = True  # by the view itself: nobody looks back
             self.scrub.max = last
             self.scrub.value = at
+            self._moving = False
         put(self.moment, f"step {frames[at].step}")
         self.newest.disabled = self.frame is None
         self.back.disabled = self.frame is None or frames[at].state is None

@@ -174,12 +174,18 @@ def label(model: nn.Module, **facts: Any) -> nn.Module:
     return model
 
 
-def fill(config: dict[str, Any], weights: dict[str, Tensor]) -> nn.Module:
+def fill(config: dict[str, Any], weights: dict[str, Tensor], closed: bool = False) -> nn.Module:
     """The model of a config that may come from a file, with these weights: neither takes memory without end.
 
+    Args:
+        config, weights: as a file holds them.
+        closed: refuse a model that would read a feature network from a path, or download one.
+
     Raises:
-        SRKitError: as `bounded`; or the weights do not fit the model.
+        SRKitError: as `bounded`; the weights do not fit the model; closed, a feature network.
     """
+    if closed and config.get("features"):
+        raise SRKitError("this network reads a feature network that is not in its file: use it on your own machine")
     model = build(bounded(config))
     try:
         model.load_state_dict(weights)

@@ -64,13 +64,15 @@ def card(name: str, folder: Path = FOLDER) -> dict[str, Any]:
         return found
 
 
-def load(name_or_path: str | Path) -> nn.Module:
+def load(name_or_path: str | Path, closed: bool = False) -> nn.Module:
     """A trained model in eval mode on the CPU, in float32; `model.pretrained` is True if it was trained at all.
 
     Args:
         name_or_path: a pretrained network's name (see `names`), or a style's (see `styles`); or a file: a checkpoint
             of srkit, of which the averaged weights are taken if it has them, weights that `publish` wrote, or another
             project's generator (see `convert`).
+
+        closed: refuse a file whose model would read another file, or download one: for a stranger's checkpoint.
 
     Raises:
         SRKitError: no such name (the message says the nearest) or file; a file that is damaged, or holds a model that
@@ -86,13 +88,13 @@ def load(name_or_path: str | Path) -> nn.Module:
         if is_checkpoint(content, path):
             if not content.get("model_config"):
                 raise SRKitError("a model of your own: make it, then load_state_dict(torch.load(…)['model'])")
-            model = fill(content["model_config"], content["ema"] or content["model"])
+            model = fill(content["model_config"], content["ema"] or content["model"], closed)
             return label(model.eval(), pretrained=content["step"] > 0)  # a GAN asks whether its generator was trained
         if path.suffix == ".safetensors" and path.with_suffix(".json").is_file():
             facts = card(path.stem, path.parent)
             if hashlib.sha256(path.read_bytes()).hexdigest() != facts.get("sha256"):
                 raise SRKitError("other weights than the card beside it says: get both files again")
-            return label(fill(facts["config"], content).eval(), pretrained=True)
+            return label(fill(facts["config"], content, closed).eval(), pretrained=True)
         return convert(content)
 
 

@@ -48,7 +48,7 @@ def set_aside(folder: Path) -> Path | None:
     aside = folder / "replaced" / str(max(numbers, default=0) + 1)
     with writing(aside):
         aside.mkdir(parents=True)
-        for name in ("last.pt", "previous.pt", "best.pt", "history.jsonl"):
+        for name in ("last.pt", "previous.pt", "best.pt", "history.jsonl", "film.pt"):
             if (folder / name).exists():
                 os.replace(folder / name, aside / name)
     return aside

@@ -12,7 +12,7 @@ from torch.optim import LBFGS
 from srkit.data import Batch, ImageDataset
 from srkit.data.images import to_uint8
 from srkit.losses import StyleLoss, WeightedLoss
-from srkit.models.features import load_features
+from srkit.models.features import NETWORKS, load_features
 from srkit.settings import SRKitError
 from srkit.training.config import TrainConfig
 from srkit.training.targets import TargetFeatures
@@ -103,7 +103,8 @@ class Gatys(Trainer):
     def fresh(self, **arguments: Any) -> Gatys:
         """As Trainer's: a new one with the same content and loss, at its beginning."""
         loss = WeightedLoss(self.config.loss, *self.loss.perceptual, terms=self.loss.terms)
-        return Gatys(self.content[0], loss, self.config.steps, device=str(self.device))
+        options = {"device": str(self.device), "log_freq": self.config.log_freq, "lr": self.config.lr}
+        return Gatys(self.content[0], loss, self.config.steps, **options)
 
     @property
     def picture(self) -> Tensor:
@@ -115,7 +116,7 @@ def gatys_loss(
     style: Tensor,
     weights: dict[str, float] | None = None,
     feature_weights: str = "imagenet",
-    layers: Iterable[str] = STYLE_LAYERS,
+    layers: Iterable[str] = (),
     features: str = "vgg16",
 ) -> WeightedLoss:
     """The loss of the paper, both terms relative: content at relu4_2, style at relu1_1, relu2_1, … relu5_1.
@@ -124,13 +125,13 @@ def gatys_loss(
         style: (3, H, W) in [0, 1].
         weights: of content and style; .03 and .97 if not given.
         feature_weights: as for `models.features.Extractor`.
-        layers: of the style.
-        features: "vgg16", or "vgg19" as in the paper.
+        layers: of the style; those of the paper that the network has if not given.
+        features: "vgg16", "vgg19" as in the paper, or "small-vgg", which ends at relu4_3.
 
     Raises:
         SRKitError: as `Extractor` and `StyleLoss`.
     """
-    layers = tuple(layers)
+    layers = tuple(layers) or tuple(layer for layer in STYLE_LAYERS if layer in NETWORKS[features].places)
     extractor = load_features(features, (*layers, *CONTENT_LAYERS), feature_weights)
     return WeightedLoss(weights or WEIGHTS, StyleLoss(extractor, style, layers, CONTENT_LAYERS))
 

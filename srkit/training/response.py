@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -224,23 +225,20 @@ class _Changed(_Layers):
         number = self.response._index.get(id(weight))
         if number is None:
             return y
-        return y + self.response.change(number, func, x, self.delta, bias is not None, *rest, **options)
+        return self.added(y, x, partial(self.response.change, number, func), bias is not None, *rest, **options)
+
+    def added(self, y: Tensor, x: Tensor, change: Callable[..., Tensor], *rest: Any, **options: Any) -> Tensor:
+        """A layer's answer y to x, with its response."""
+        return y + change(x, self.delta, *rest, **options)
 
 
 class _Dual(_Changed):
     """Layers that add their response to the change that their input brings along."""
 
-    def layer(
-        self, func: Any, x: Tensor, weight: Tensor, bias: Tensor | None = None, *rest: Any, **options: Any
-    ) -> Tensor:
-        y = func(x, weight.detach(), None if bias is None else bias.detach(), *rest, **options)
-        number = self.response._index.get(id(weight))
-        if number is None:
-            return y
+    def added(self, y: Tensor, x: Tensor, change: Callable[..., Tensor], *rest: Any, **options: Any) -> Tensor:
         value, before = forward_ad.unpack_dual(y)
-        x = forward_ad.unpack_dual(x)[0].detach()
-        change = self.response.change(number, func, x, self.delta, bias is not None, *rest, **options)
-        return forward_ad.make_dual(value.detach(), change if before is None else before + change)
+        response = change(forward_ad.unpack_dual(x)[0].detach(), self.delta, *rest, **options)
+        return forward_ad.make_dual(value.detach(), response if before is None else before + response)
 
 
 class _Remember(_Layers):

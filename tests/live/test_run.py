@@ -20,6 +20,7 @@ from srkit.losses import WeightedLoss
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import SRKitError
 from srkit.training import FineTuner, TrainConfig, Trainer, checkpoint
+from srkit.training.history import Move
 
 SETTINGS = {"steps": 10**6, "batch_size": 2, "patch_size": 16, "log_freq": 5, "device": "cpu", "ema": 0.9}
 
@@ -230,9 +231,6 @@ def test_a_run_that_goes_on_when_python_ends_is_saved(tmp_path):
     script = f"""
 import torch
 from srkit import live, models
-from srkit.data.images import degrade
-from srkit.live import film
-from srkit.live.film import kept_state
 from srkit.data import ImageDataset
 from srkit.training import TrainConfig, Trainer
 dataset = ImageDataset([torch.randint(0, 255, (3, 32, 32), dtype=torch.uint8)])
@@ -384,3 +382,46 @@ def test_a_finished_run_is_shown_in_a_new_kernel_and_begun_anew_in_its_own(make,
     monkeypatch.setattr("srkit.live.run._current", None)
     run = live.Run(make(tmp_path / "run", steps=12).trainer.fresh(out=tmp_path / "run"), resume=False)
     assert run.step == 0 and run.state == "ready"
+
+
+def test_a_move_that_no_step_has_seen_is_taken_back_and_nothing_else(make):
+    run = make(steps=20)
+    run.plan = {5: {"l1": 0.5}}
+    run.start()
+    assert run.wait(30)
+    run.weights.set(l1=9.0)
+    run.undo()
+    assert run.step == 20 and run.weights.snapshot()["l1"] == 0.5
+    run.trainer.history.add_move(Move(20, "accumulate", 1, 2))  # as after memory ran out: nobody's hand
+    run.undo()
+    assert run.step == 5
+
+
+def test_a_run_of_a_damaged_checkpoint_does_not_stand_in_the_next_ones_way(make, tmp_path):
+    run = make(tmp_path / "run", steps=10)
+    run.start()
+    assert run.wait(30)
+    run.trainer.save()
+    live.Run(run.trainer.fresh())  # another one, so that this cell is not run again
+    (tmp_path / "run" / "last.pt").write_bytes(b"spoilt")
+    with pytest.raises(SRKitError):
+        make(tmp_path / "run", steps=10)
+    assert make(tmp_path / "new", steps=10).state == "ready"
+
+
+def test_another_picture_of_the_same_size_has_a_film_of_its_own(make, tmp_path):
+    run = make(tmp_path / "run", steps=20)
+    run.start()
+    assert run.wait(30)
+    run.trainer.save()
+    trainer = run.trainer.fresh(out=tmp_path / "run").restore()
+    assert len(live.Run(trainer, photograph(40, 52, seed=5), {"picture": (0, 0)}).film.frames) == 1
+
+
+def test_outputs_weighed_one_by_one_are_filmed(dataset):
+    torch.manual_seed(0)
+    config = TrainConfig(**{**SETTINGS, "steps": 3, "patch_size": 24, "loss": {"x4/mse": 1.0, "x2/l1": 0.5}})
+    run = live.Run(Trainer(models.create("superresnet-multi", channels=4), dataset, config), photograph(48, 48))
+    run.start()
+    assert run.wait(60) and run.state == "finished", run.error
+    assert {"x4/mse", "x2/l1"} <= {*run.film.frames[-1].terms}

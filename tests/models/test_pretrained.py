@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import zipfile
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from srkit import metrics, models
 from srkit.data import load_dataset
@@ -125,3 +128,14 @@ def test_weights_sha256_tells_every_bit_name_and_shape():
         {**weights, "b": -weights["b"]},
     ):
         assert weights_sha256(changed) != sha
+
+
+def test_a_strangers_file_reads_no_other_file_and_downloads_none(tmp_path):
+    for weights in ("random", "imagenet", "/etc/hostname"):  # the path would be looked for, and told of
+        config = {**models.create("superresnet-vgg", feature_weights="random").config, "feature_weights": weights}
+        save_file({"x": torch.zeros(1)}, tmp_path / "mine.safetensors")
+        digest = hashlib.sha256((tmp_path / "mine.safetensors").read_bytes()).hexdigest()
+        (tmp_path / "mine.json").write_text(json.dumps({"config": config, "sha256": digest}))
+        with pytest.raises(SRKitError, match="on your own machine"):
+            load(tmp_path / "mine.safetensors", closed=True)
+    assert load("srcnn-x2", closed=True).pretrained
