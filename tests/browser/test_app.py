@@ -101,7 +101,7 @@ def test_api_paints_and_compares(client, files):
     assert Image.open(before).size == Image.open(after).size == (52, 40) and "52 x 40 pixels" in text
     painting = handle_file(files["truth.png"])
     (_, after), text = client.predict(photo, pretrained.styles()[0], 1.0, painting, api_name="/style")
-    assert Image.open(after).size == (52, 40) and text.startswith("Gatys") and "VGG-16" in text
+    assert Image.open(after).size == (52, 40) and text.startswith("Gatys") and "small VGG" in text
     shown, table = client.predict(photo, ["efficient-x4", "srcnn915-x4"], api_name="/compare")
     assert len(shown) == 3 and [row[0] for row in table["data"]] == ["efficient-x4", "srcnn915-x4"]
     assert all(float(row[1]) > 5 for row in table["data"])
