@@ -10,7 +10,7 @@ painted photograph, and for the photograph as it is.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from tyro.conf import Positional
 from srkit import losses, models
 from srkit.data import load_dataset
 from srkit.models import pretrained
-from srkit.training import checkpoint
+from srkit.training import TrainConfig, checkpoint
 
 HELD_OUT = 12  # photographs
 
@@ -47,7 +47,8 @@ class Options:
 @torch.no_grad()
 def measure(model: torch.nn.Module, state: dict[str, Any]) -> dict[str, Any]:
     """The loss network, and both terms, over photographs of the test split, painted and as they are."""
-    loss = losses.create({"content": 1.0, "style": 1.0}, **_settings(state))
+    config = replace(TrainConfig(**state["config"]), loss={"content": 1.0, "style": 1.0})
+    loss = losses.create(**config.loss_settings())
     pictures = load_dataset(**{**state["dataset"], "split": "test"})
     highs = [high[None] for _, high in (pictures[index] for index in range(min(HELD_OUT, len(pictures))))]
     found = {}
@@ -71,11 +72,6 @@ def main(options: Options) -> None:
     path = pretrained.publish(model, name, facts, options.out)
     shutil.copyfile(style, path.with_suffix(".jpg"))
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB\n{pretrained.card(name, options.out)}")
-
-
-def _settings(state: dict[str, Any]) -> dict[str, Any]:
-    names = ("features", "feature_weights", "preprocessing", "content", "style", "style_size")
-    return {name: state["config"][name] for name in names}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from srkit.course import lessons
 from srkit.data import ImageDataset, images, load_dataset, sources
 from srkit.models import convert, presets, pretrained
 from srkit.models.files import damage_of
-from srkit.settings import choose_device, printable
+from srkit.settings import SRKitError, choose_device, printable
 from srkit.training import History, checkpoint, gan
 
 
@@ -90,15 +90,17 @@ class Export:
 
     def __call__(self) -> None:
         name = self.checkpoint or default(self.scale)
-        if self.html:
+        if self.html and self.out:
+            raise SRKitError("--html writes a folder, -o one file: give one of them")
+        model = models.load(name) if name in pretrained.styles() else load(name, self.scale)
+        if not self.html:
+            path, how = inference.to_onnx(model, self.out or f"{Path(name).stem}.onnx"), ""
+        else:
             from srkit.app.static import write_page
 
-            path = write_page(models.load(name), Path(name).stem, self.html, self.runtime)
-            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it, or: python -m http.server -d {self.html}")
-            return
-        model = models.load(name) if name in pretrained.styles() else load(name, self.scale)
-        path = inference.to_onnx(model, self.out or f"{Path(name).stem}.onnx")
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+            path = write_page(model, Path(name).stem, self.html, self.runtime)
+            how = f"; open it, or: python -m http.server -d {self.html}"
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB{how}")
 
 
 @dataclass

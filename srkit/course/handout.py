@@ -91,5 +91,7 @@ def _pinned(source: str, values: Mapping[str, str]) -> str:
         if re.search(r"[\s\"\\\\]", value):
             raise SRKitError(f"{name.lower()} {value!r}: give one word, without quotation marks")
         if value:
-            source = re.sub(rf'^{name} = ".*?"', f'{name} = "{value}"', source, flags=re.MULTILINE)
+            source, found = re.subn(rf'^{name} = ".*?"', f'{name} = "{value}"', source, flags=re.MULTILINE)
+            if not found:
+                raise SRKitError(f'the set-up cell has no line {name} = "…": take the lesson as srkit has it')
     return source

@@ -75,7 +75,8 @@ def _limit(job: dict[str, Any]) -> None:
         cores = torch.get_num_threads()
         limits = {"DATA": job["memory"] * 2**30, "CPU": job["seconds"] * cores, "FSIZE": job["file_size"] * 2**30}
         for name, most in limits.items():
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (int(most), int(most)))
+            later = 5 if name == "CPU" else 0  # s; at the first limit SIGXCPU says why, at the second SIGKILL ends it
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (int(most), int(most) + later))
 
 
 @torch.inference_mode()

@@ -101,10 +101,10 @@ class Gatys(Trainer):
             self.optimizer.state.clear()
 
     def fresh(self, **arguments: Any) -> Gatys:
-        """As Trainer's: a new one with the same content and loss, at its beginning."""
+        """As Trainer's: a new one with the same content and loss, at its beginning; arguments as of the class."""
         loss = WeightedLoss(self.config.loss, *self.loss.perceptual, terms=self.loss.terms)
         options = {"device": str(self.device), "log_freq": self.config.log_freq, "lr": self.config.lr}
-        return Gatys(self.content[0], loss, self.config.steps, **options)
+        return Gatys(self.content[0], loss, self.config.steps, **{**options, **arguments})
 
     @property
     def picture(self) -> Tensor:

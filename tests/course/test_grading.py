@@ -7,6 +7,8 @@ import json
 import math
 import os
 import shutil
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -85,6 +87,15 @@ def test_what_could_not_be_measured_is_tried_again(room, tmp_path, monkeypatch):
     monkeypatch.setattr(measuring, "_run", here)
     (result,) = grader.grade(tmp_path / "in")
     assert not result.error and result.table
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGXCPU"), reason="the system limits no processor time")
+def test_a_process_that_computes_for_too_long_is_told_from_one_that_dies(tmp_path):
+    limits = "measuring._limit(dict(seconds=1, memory=8, file_size=1))"
+    code = f"import torch; torch.set_num_threads(1); from srkit.course import measuring; {limits}\nwhile True: pass"
+    assert "takes longer than the 9 s" in measuring._run([sys.executable, "-c", code], tmp_path, 9)
+    assert measuring._run([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], tmp_path, 9) == ""
 
 
 def test_table_for_the_office_holds_no_formula(room, marked):
