@@ -27,7 +27,9 @@ from srkit.training import (
     TuningTrainer,
     compare,
     resume,
+    tuning,
 )
+from srkit.training.gatys import Gatys, gatys_loss
 from srkit.training.hyper import HYPERS
 
 SMALL = {"batch_size": 2, "patch_size": 32, "warmup": 2, "log_freq": 4, "val_freq": 4, "save_freq": 4}
@@ -175,7 +177,8 @@ def test_between_two_rows_of_the_history_nothing_waits_for_the_device(kind, pict
     assert sum(fake_cuda.waits.values()) == 1
 
 
-def test_self_tuning_and_resuming(pictures, tmp_path):
+def test_self_tuning_and_resuming(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "SILENT", 2)
     validation = ImageDataset([photograph(48, 48, 9).mul(255).byte()], device="cuda", degradation=Camera(1.0, 0.02))
     config = TuningConfig(steps=6, hyper_warmup=1, hyper_freq=2, **SMALL)
     options = {"hypers": HYPERS, "validation": validation, "out": tmp_path}
@@ -186,6 +189,15 @@ def test_self_tuning_and_resuming(pictures, tmp_path):
     again = TuningTrainer(network(), pictures, config, **options)
     again.restore()
     assert again.step_number == 6 and torch.equal(again.tuner.raw, trainer.tuner.raw)
+
+
+def test_gatys_and_its_replay(cuda):
+    loss = gatys_loss(photograph(32, 32, 1), feature_weights="random", features="small-vgg")
+    run = live.Run(Gatys(photograph(32, 40), loss, steps=2, device="cuda"), photograph(32, 40))
+    run.start()
+    run.wait()
+    assert not run.error and run.trainer.model.pixels.device.type == "cuda"
+    assert torch.equal(live.replay(run).picture, run.trainer.picture)
 
 
 def test_tiles_with_clips_embedding(tiny_clip):
