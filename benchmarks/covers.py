@@ -1,4 +1,4 @@
-"""Each lesson's first picture: a figure that it exports, made small, in figures/reference and attached to its first cell.
+"""Each lesson's first picture: one of its figures, made small, in figures/reference and in the first cell.
 
 uv run srkit run && uv run python -m benchmarks.covers
 """
