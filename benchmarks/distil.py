@@ -7,7 +7,8 @@ strengths). The small one learns to say, layer by layer, what the large one sees
 away afterwards (Romero et al., FitNets, arXiv 1412.6550), and how far it finds each damaged picture from the
 whole one, place by place: it is distances that a perceptual loss is made of. Called again after it was stopped, it
 goes on. Measured on photographs that were not trained on: the rank correlation (Spearman's) of its distances with
-VGG-16's over all damages and for each, beside that of random networks, and the seconds of a loss and its gradient.
+VGG-16's over all damages and for each, beside that of random networks; how far the gradients of both point the same
+way, which is all that a training asks of a loss; and the seconds of a loss and its gradient.
 """
 
 from __future__ import annotations
@@ -241,6 +242,35 @@ def agreement(
     return table
 
 
+def directions(
+    networks: Mapping[str, Extractor], large: Extractor, held_out: ImageDataset, strength: float = 0.5
+) -> dict[str, dict[str, float]]:
+    """Where each would send an enlarged picture: the mean cosine of its distance's gradient with the large one's.
+
+    A network that only judges needs to agree in distances; a loss is followed along its gradient, and nothing else of
+    it is ever asked. By network and layer; 1 is the same way, 0 has nothing to do with it.
+    """
+    found = {name: dict.fromkeys(LAYERS, 0.0) for name in networks}
+    for _, picture in held_out:
+        high = picture[None].float().cpu()
+        spoilt = damaged(high, "bicubic", torch.tensor([strength]), torch.Generator())
+        for layer in LAYERS:
+            wanted = _pull(large, high, spoilt, layer)
+            for name, network in networks.items():
+                cosine = F.cosine_similarity(_pull(network, high, spoilt, layer), wanted, dim=0)
+                found[name][layer] += cosine.item() / len(held_out)
+    return found
+
+
+def _pull(network: Extractor, high: Tensor, spoilt: Tensor, layer: str) -> Tensor:
+    """The gradient of a layer's distance with respect to the spoilt picture's pixels, flat."""
+    with torch.no_grad():
+        whole = network(high)[layer]
+    spoilt = spoilt.clone().requires_grad_(True)
+    (pull,) = torch.autograd.grad((network(spoilt)[layer] - whole).square().mean(), spoilt)
+    return pull.flatten()
+
+
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     """Rank correlation of two rows of numbers without ties."""
     ranks = torch.tensor([a, b], dtype=torch.float64).argsort(1).argsort(1).double()
@@ -268,10 +298,12 @@ def run(options: Options) -> tuple[Facts, str]:
     }
     held_out = published.photographs(options.data, "val", options.held_out, MEASURED)
     table = agreement(networks, large.cpu(), held_out, (0.1, 0.5, 0.9))
+    pulls = directions(networks, large, held_out)
     seconds = speed({"VGG-16": large, "small VGG": networks["small VGG"]})
     facts |= {
         "distilled from": large.describe(),
         "agreement": table,
+        "cosine of gradients": pulls,
         "seconds of a loss and its gradient, 120 x 120": seconds,
         "made by": "python -m benchmarks.distil PHOTOS --more T91 BSDS200",
         "license": "the weights were learnt from VGG-16's answers (Oxford, CC BY 4.0)",
@@ -283,7 +315,11 @@ def run(options: Options) -> tuple[Facts, str]:
     save_file(weights, path)
     facts["weights_sha256"] = weights_sha256(load_file(path))
     published.write_json(facts, path.with_suffix(".json"))
-    rows = {f"{name}, {layer}": kinds for name, layers in table.items() for layer, kinds in layers.items()}
+    rows = {
+        f"{name}, {layer}": {**kinds, "gradient": pulls[name][layer]}
+        for name, layers in table.items()
+        for layer, kinds in layers.items()
+    }
     times = ", ".join(f"{name} {1000 * value:.0f} ms" for name, value in seconds.items())
     ratio = seconds["VGG-16"] / seconds["small VGG"]
     return facts, f"{published.table(rows)}\na loss and its gradient, 120 x 120: {times} ({ratio:.1f} times)"

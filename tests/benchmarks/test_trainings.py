@@ -81,6 +81,8 @@ def test_distillation_goes_on_and_writes_a_network_that_load_features_reads(phot
     facts, text = distil.run(distil.Options(data=photos, steps=2, **few))
     assert facts["steps"] == 2 and "VGG-16, random, relu4_3" in text
     assert facts["agreement"]["VGG-16, random"]["relu3_3"]["all"] == pytest.approx(1)  # it is the teacher here
+    assert facts["cosine of gradients"]["VGG-16, random"]["relu3_3"] == pytest.approx(1, abs=1e-4)
+    assert abs(facts["cosine of gradients"]["small VGG"]["relu3_3"]) < 0.5
     made = load_features("small-vgg", ["relu4_3"], tmp_path / "out" / "weights" / "small-vgg.safetensors")
     assert made.channels("relu4_3") == 112
 
