@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -221,8 +222,10 @@ class Prediction:
     @property
     def right(self) -> bool:
         """Whether it was measured and lies within the error bar."""
-        if isinstance(self.value, str) or isinstance(self.measured, str) or self.measured is None:
-            return self.value == self.measured
+        if self.measured is None:
+            return False
+        if isinstance(self.value, str) or isinstance(self.measured, str):
+            return str(self.value).strip().casefold() == str(self.measured).strip().casefold()
         return abs(self.measured - self.value) <= self.bar * (1 + 1e-9)  # 0.3 - 0.2 is a little more than 0.1
 
     @property
@@ -233,6 +236,9 @@ class Prediction:
     @property
     def words(self) -> str:
         return self.value if isinstance(self.value, str) else f"{_short(self.value)} ± {_short(self.bar)}"
+
+
+NUMBER = r"\s*([-+]?\d+(?:[.,]\d+)?)\s*(?:dB|%)?\s*"  # as a student may write it
 
 
 def _short(value: float | str) -> str:
@@ -255,7 +261,7 @@ class Setup:
 
         Args:
             name: of what `measured` will tell, e.g. "dB after 500 steps".
-            value: a number, or a word where the question is which one; `...` is no prediction yet.
+            value: a number ("7,5 dB" is one, too), or a word where the question is which one; `...` is none yet.
             within: your error bar, in the number's unit; a tenth of the number if not given.
         """
         known = PREDICTIONS.get(name)
@@ -265,6 +271,8 @@ class Setup:
             print(f"{name}: measured before, {_short(known.measured)}: a prediction comes first")
         else:
             number = value if isinstance(value, str) else float(value)
+            if isinstance(value, str) and (digits := re.fullmatch(NUMBER, value)):
+                number = float(digits[1].replace(",", "."))
             PREDICTIONS[name] = Prediction(number, None if isinstance(number, str) else within)
             print(f"{name}: you predict {PREDICTIONS[name].words}")
 

@@ -53,6 +53,25 @@ def test_folders_and_setup(tmp_path, monkeypatch, capsys):
     assert settings.data_folder() == tmp_path / "elsewhere"
 
 
+@pytest.mark.parametrize(
+    ("value", "measured", "right"),
+    [
+        ("7,5 dB", 7.5, True),
+        (" 1.5", 1.6, True),
+        ("relu2_2 ", "relu2_2", True),
+        ("None", "none", True),
+        ("bilinear", "bicubic", False),
+        ("many", 7.5, False),
+    ],
+)
+def test_a_prediction_is_read_as_it_is_meant(value, measured, right, tmp_path, capsys):
+    here = settings.setup("03", settings.Student("Ada"))
+    settings.PREDICTIONS.clear()
+    here.predict("it", value)
+    here.measured("it", measured)
+    assert settings.PREDICTIONS["it"].right is right
+
+
 def test_predictions_come_first_and_are_scored_by_their_own_error_bar(tmp_path, capsys):
     settings.CHECKS.clear(), settings.PREDICTIONS.clear()
     settings.CHECKS.update(degrade=True, psnr=False)

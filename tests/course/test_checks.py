@@ -9,6 +9,7 @@ from torch import nn
 from srkit import losses, settings
 from srkit.course import checks
 from srkit.course.checks import Check
+from srkit.data import images
 
 ALL = [check for check in vars(checks).values() if isinstance(check, Check)]
 MISTAKES = [pytest.param(check, message, id=f"{check.name}: {message}") for check in ALL for message in check.mistakes]
@@ -49,6 +50,30 @@ def test_right_answer_is_used_and_a_wrong_one_is_not(capsys):
     assert "divide by how many" in capsys.readouterr().out
 
 
+def test_a_check_that_is_run_twice_does_not_praise_its_own_answer(capsys):
+    def stub(x): ...
+
+    given_back = average(average(stub))
+    assert given_back is mean and not settings.CHECKS["average"]
+    assert "run the cell with your lines first" in capsys.readouterr().out
+
+
+def no_return(x):
+    x.mean(0)
+
+
+class NoReturn(nn.Module):
+    def forward(self, x):
+        x + 1
+
+
+def test_what_is_written_and_returns_nothing_is_told_from_a_stub():
+    assert average.complaint(no_return) == "it returns nothing: is `return` missing?"
+    assert checks.save_training.complaint(lambda path, *rest: torch.zeros(2)).startswith("no file is there")
+    check = Check("NoReturn", nn.Identity, lambda generator: [(torch.randn(1, 1, 2, 2),)], {}, checks.module)
+    assert "return" in check.complaint(NoReturn)
+
+
 def in_place(x):
     x /= 2
     return x.sum(0)
@@ -82,8 +107,22 @@ def test_a_wrong_part_of_several_answers_is_named_in_a_short_line():
     line = check.complaint(lambda pictures: (torch.stack(pictures, 1), [len(pictures)]))
     assert line == "of what it returns, number 1: it returns the shape (4, 1, 4), expected is (1, 4, 4)"
     line = check.complaint(lambda pictures: (torch.stack(pictures), [len(pictures) + 1]))
-    assert line == "of what it returns, number 2: for [a tensor (4, 4)] it gives [2], expected is [1]"
+    assert line == "of what it returns, number 2: both([a tensor (4, 4)]) gives [2], expected is [1]"
     assert "expected are 2 things" in check.complaint(torch.stack)
+
+
+def test_a_part_of_a_part_is_named_by_both_numbers():
+    check = Check("nested", lambda x: ((x, x), [True]), lambda generator: [(torch.rand(2, generator=generator),)])
+    line = check.complaint(lambda x: ((x, x.sum()), [True]))
+    assert line == "of what it returns, number 1.2: it returns the shape (), expected is (2,)"
+    assert check.complaint(lambda x: ((x, x), [False])).endswith("gives [False], expected is [True]")
+
+
+def test_a_call_of_srkits_own_is_noticed_where_it_fails_too(tmp_path):
+    def forwarding(x):
+        return images.read(tmp_path / "none.png")
+
+    assert "it calls srkit's own read" in average.complaint(forwarding)
 
 
 class Small(nn.Module):

@@ -63,5 +63,5 @@ def test_lesson_exports_graded_figures_with_sidecars(path, results):
 @each_lesson
 def test_stubs_untouched_count_nothing(path, results):
     names, said = stubs(nbformat.read(path, as_version=4)), told(results[path.stem])
-    assert all(f"{name}: not written yet: srkit's own is used" in said for name in names)
+    assert all(f"{name}: not written yet. srkit's own is used" in said for name in names)
     assert not names or f"0 of {len(names)} checks" in said

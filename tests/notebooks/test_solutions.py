@@ -112,5 +112,5 @@ def test_solutions_are_all_right_and_used(lesson, names, printed):
 def test_a_wrong_answer_in_each_stub_is_told_what_is_wrong(lesson, names, printed):
     said = printed[lesson, "wrong"]
     for name in names:
-        assert f"{name}: {next(iter(getattr(checks, name).mistakes))}: srkit's own is used" in said
+        assert f"{name}: {next(iter(getattr(checks, name).mistakes))}. srkit's own is used" in said
     assert f"0 of {len(names)} checks" in said

@@ -7,7 +7,8 @@ not, so that nobody is stuck. A wrong answer is compared with wrong answers that
 """
 
 from srkit.course.checks.check import Check, module
-from srkit.course.checks.lesson_01 import Pairs, collate, degrade, psnr, split, ssim
+from srkit.course.checks.lesson_01 import Pairs, collate, degrade, split
+from srkit.course.checks.lesson_01_measures import psnr, ssim
 from srkit.course.checks.lesson_02 import SRCNN, convolve, identity, parameters, receptive_field, sharpen
 from srkit.course.checks.lesson_03 import charbonnier, cosine, moving_average, paper_loss, train
 from srkit.course.checks.lesson_03_saving import load_training, save_training

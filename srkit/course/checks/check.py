@@ -39,9 +39,12 @@ class Check:
 
     def __call__(self, answer: Callable) -> Callable:
         """The answer if it is right, else srkit's own; prints which, and why. `figures.save` notes it."""
-        complaint = self.complaint(answer)
+        if answer is self.own:  # this cell was run again, and not the one above it
+            complaint = "this is what the check gave back: run the cell with your lines first, then this one"
+        else:
+            complaint = self.complaint(answer)
         settings.CHECKS[self.name] = not complaint
-        print(f"{self.name}: {complaint}: srkit's own is used" if complaint else f"{self.name}: right, yours is used")
+        print(f"{self.name}: {complaint}. srkit's own is used" if complaint else f"{self.name}: right, yours is used")
         return self.own if complaint else answer
 
     def complaint(self, answer: Callable) -> str:
@@ -59,11 +62,15 @@ class Check:
             except Exception as error:
                 if isinstance(error, NotImplementedError):
                     return "not written yet"
+                if called:
+                    return f"it calls srkit's own {called[0]}: use what the stub is given, and PyTorch"
                 return f"it stops with {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             if found[-1] is None or found[-1] is ...:
-                return "not written yet" if len(found) == 1 else "for some inputs it returns nothing"
+                if len(found) > 1:
+                    return "for some inputs it returns nothing"
+                return "it returns nothing: is `return` missing?" if written(answer) else "not written yet"
             if called:
-                return f"it calls srkit's own {called[0]}: write it with PyTorch alone"
+                return f"it calls srkit's own {called[0]}: use what the stub is given, and PyTorch"
             if not _same(mine, case):
                 return "it changes its argument in place: make a new tensor"
         if all(map(_same, found, expected)):
@@ -74,7 +81,21 @@ class Check:
         if len(found) > 2 and all(_same(found[0], one) for one in found):
             return "it returns the same whatever it is given"
         index = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if not _same(*pair))
-        return _difference(cases[index], found[index], expected[index])
+        given = _short(cases[index])
+        plain = not isinstance(answer, type) and self.wrap(answer) is answer
+        return _difference(f"{self.name}({given})" if plain else f"for {given} it", found[index], expected[index])
+
+
+def _stub() -> Any: ...
+
+
+def written(answer: Any) -> bool:
+    """Whether there is more in a function than `...`; of a class, in each of its methods but __init__."""
+    if isinstance(answer, type):
+        methods = [one for name, one in vars(answer).items() if hasattr(one, "__code__") and name != "__init__"]
+        return bool(methods) and all(map(written, methods))
+    code = getattr(answer, "__code__", None)
+    return code is not None and len(code.co_code) > len(_stub.__code__.co_code)
 
 
 def module(kind: Callable[[], nn.Module]) -> Callable[..., Tensor]:
@@ -123,20 +144,27 @@ def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
-def _difference(case: tuple, found: Any, expected: Any) -> str:
-    if isinstance(expected, tuple | list) and any(isinstance(one, Tensor) for one in expected):
+def _difference(call: str, found: Any, expected: Any, place: str = "") -> str:
+    """How an answer differs from the expected one; `call` says of which call, `place` where in what it returns."""
+    where = f"of what it returns, number {place}: " if place else ""
+    if isinstance(expected, tuple | list) and _holds_tensors(expected):
         if not isinstance(found, tuple | list) or len(found) != len(expected):
-            return f"it returns {_short((found,))}, expected are {len(expected)} things"
+            return f"{where}it returns {_short((found,))}, expected are {len(expected)} things"
         index = next(i for i, pair in enumerate(zip(found, expected, strict=True)) if not _same(*pair))
-        return f"of what it returns, number {index + 1}: {_difference(case, found[index], expected[index])}"
+        deeper = f"{place}{'.' if place else ''}{index + 1}"
+        return _difference(call, found[index], expected[index], deeper)
     if isinstance(expected, Tensor) and getattr(found, "shape", None) != expected.shape:
         kind = f"the shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        return f"it returns {kind}, expected is {tuple(expected.shape)}"
+        return f"{where}it returns {kind}, expected is {tuple(expected.shape)}"
     if isinstance(expected, Tensor):
-        place = tuple(torch.unravel_index((found - expected).abs().argmax(), expected.shape))
-        where = f" at {[int(index) for index in place]}" if place else ""
-        return f"for {_short(case)} it gives {found[place].item():.4g}{where}, expected is {expected[place].item():.4g}"
-    return f"for {_short(case)} it gives {_short((found,))}, expected is {_short((expected,))}"
+        index = tuple(torch.unravel_index((found - expected).abs().argmax(), expected.shape))
+        at = f" at {[int(number) for number in index]}" if index else ""
+        return f"{where}{call} gives {found[index].item():.4g}{at}, expected is {expected[index].item():.4g}"
+    return f"{where}{call} gives {_short((found,))}, expected is {_short((expected,))}"
+
+
+def _holds_tensors(values: Any) -> bool:
+    return any(isinstance(one, Tensor) or (isinstance(one, tuple | list) and _holds_tensors(one)) for one in values)
 
 
 def _short(values: tuple) -> str:

@@ -1,8 +1,7 @@
-"""Lesson 01: degradation, splits, a data set of pairs, collating labels, PSNR and SSIM."""
+"""Lesson 01: degradation, splits, a data set of pairs, and collating labels."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,9 +28,12 @@ def _highs(generator: torch.Generator) -> list[tuple]:
     return [*noise, (blocks, 2), (blocks, 3)]
 
 
+def _unrounded(high: Tensor, scale: int) -> Tensor:
+    return F.interpolate(high[None], scale_factor=1 / scale, mode="bicubic", antialias=True)[0]
+
+
 def _unclipped(high: Tensor, scale: int) -> Tensor:
-    low = F.interpolate(high[None], scale_factor=1 / scale, mode="bicubic", antialias=True)[0]
-    return (low * 255).round() / 255
+    return (_unrounded(high, scale) * 255).round() / 255
 
 
 degrade = Check(
@@ -45,9 +47,7 @@ degrade = Check(
         "it is neither antialiased nor rounded: antialias=True, then round to 256 levels": lambda high, scale: (
             F.interpolate(high[None], scale_factor=1 / scale, mode="bicubic")[0]
         ),
-        "LR is neither clamped nor rounded: bicubic overshoots, and a file has 256 levels": lambda high, scale: (
-            F.interpolate(high[None], scale_factor=1 / scale, mode="bicubic", antialias=True)[0]
-        ),
+        "LR is neither clamped nor rounded: bicubic overshoots, and a file has 256 levels": _unrounded,
         'this is the mean over squares of pixels: F.interpolate with mode="bicubic"': lambda high, scale: (
             (F.avg_pool2d(high, scale) * 255).round() / 255
         ),
@@ -63,6 +63,9 @@ degrade = Check(
         ),
         "bicubic overshoots, and a file holds 0 to 255 only: clamp": _unclipped,
         "LR has values to 255: divide by 255 after rounding": lambda high, scale: _degrade(high, scale) * 255,
+        "the levels of a file are 0 to 255: 255, not 256": lambda high, scale: (
+            (_unrounded(high, scale).clamp(0, 1) * 256).round() / 256
+        ),
     },
 )
 
@@ -98,6 +101,13 @@ def _count_of_scenes(scenes: Sequence[str], count: int) -> tuple[list[int], list
     return [i for i in range(len(scenes)) if i not in test], test
 
 
+def _one_more(scenes: Sequence[str], count: int) -> tuple[list[int], list[int]]:
+    test = set(_split(scenes, count)[1])
+    left = next((scene for i, scene in enumerate(scenes) if i not in test), None)
+    test |= {i for i, scene in enumerate(scenes) if scene == left}
+    return [i for i in range(len(scenes)) if i not in test], sorted(test)
+
+
 def _scene_by_scene(scenes: Sequence[str], count: int) -> tuple[list[int], list[int]]:
     train, test = _split(scenes, count)
     return train, sorted(test, key=lambda i: list(scenes).index(scenes[i]))
@@ -115,6 +125,7 @@ split = Check(
         ),
         "`count` is of pictures, not of scenes: stop as soon as test has that many": _count_of_scenes,
         "train and test are the wrong way round": lambda scenes, count: _split(scenes, count)[::-1],
+        "one scene too many: all pictures of the chosen scenes count, those passed already, too": _one_more,
         "the numbers of test are not in ascending order: sort them": _scene_by_scene,
         "it returns the scenes' names: return the pictures' numbers": lambda scenes, count: tuple(
             [scenes[i] for i in side] for side in _split(scenes, count)
@@ -154,6 +165,11 @@ class _HighTwice(_Pairs):
         return high, high
 
 
+class _ReadTwice(_Pairs):
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return _degrade(self.read(self.paths[index]), self.scale), self.read(self.paths[index])
+
+
 class _First(_Pairs):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return super().__getitem__(0)
@@ -165,7 +181,7 @@ class _Endless(_Pairs):
 
 
 def _items(kind: Callable) -> Callable:
-    """A class of data sets as a function: its length, how often it has read before it is asked, and all its items."""
+    """A class of data sets as a function: its length, how often it read before and while it was asked, all items."""
 
     def items(pictures: Tensor, scale: int) -> Any:
         asked: list[int] = []
@@ -176,9 +192,10 @@ def _items(kind: Callable) -> Callable:
 
         dataset = kind(list(range(len(pictures))), read, scale)
         early = len(asked)
-        if dataset is ... or dataset[0] is None:
+        if dataset is ... or dataset[0] is None or len(asked) > 3 * len(pictures):
             return None
-        return [len(dataset), early, *(dataset[i] for i in range(len(pictures)))]
+        once = len(asked) - early
+        return [len(dataset), early, once, *(dataset[i] for i in range(len(pictures)))]
 
     return items
 
@@ -186,12 +203,13 @@ def _items(kind: Callable) -> Callable:
 Pairs = Check(
     "Pairs",
     _Pairs,
-    lambda generator: [(torch.rand(count, 3, 12, 12, generator=generator), 3) for count in (2, 3)],
+    lambda generator: [(torch.rand(scale, 3, 12, 12, generator=generator), scale) for scale in (2, 3, 4)],
     {
         "it reads every picture in __init__, and a large set never ends: read in __getitem__": _Eager,
         "the pair is the wrong way round: (low, high)": _Swapped,
         "low is as large as high: degrade it": _HighTwice,
         "it returns the first pair for every index": _First,
+        "it reads the picture twice: read it once, and keep it": _ReadTwice,
         "__len__ is one too few: it is the number of paths": _Endless,
     },
     _items,
@@ -211,7 +229,7 @@ def _collate(batch: Sequence[tuple[Tensor, Tensor]], padding: float = -1.0) -> t
 def _labelled(generator: torch.Generator) -> list[tuple]:
     return [
         ([(torch.rand(3, 4, 4, generator=generator), torch.rand(count, 5, generator=generator)) for count in counts],)
-        for counts in ((2, 1), (0, 3, 1), (2, 2, 0, 4))
+        for counts in ((1, 0, 2), (0, 3, 1), (2, 2, 0, 4, 1))
     ]
 
 
@@ -235,6 +253,14 @@ collate = Check(
         "you fill up with 0, which is a class and a place: with -1": lambda batch: _collate(batch, 0.0),
         "it cuts all lists to the shortest, so that objects are lost: fill up to the longest": _shortest,
         "the rows of -1 stand before the real ones: put them behind": _at_the_front,
+        "the picture's number comes first, (N, longest, 5): batch_first=True": lambda batch: (
+            _collate(batch)[0],
+            _collate(batch)[1].transpose(0, 1),
+        ),
+        "these are whole numbers, as -1 is one: fill up with -1.0": lambda batch: (
+            _collate(batch)[0],
+            _collate(batch)[1].trunc().long(),
+        ),
         "the labels are one long list: nobody knows any more whose they are": lambda batch: (
             torch.stack([picture for picture, _ in batch]),
             torch.cat([labels for _, labels in batch]),
@@ -242,99 +268,6 @@ collate = Check(
         "the labels are still a list: make one tensor (N, longest, 5)": lambda batch: (
             torch.stack([picture for picture, _ in batch]),
             [labels for _, labels in batch],
-        ),
-    },
-)
-
-# ---------------------------------------------------------------------------------- psnr
-
-
-def _psnr(output: Tensor, high: Tensor) -> Tensor:
-    return (-10 * (output - high).square().mean((1, 2, 3)).log10()).mean()
-
-
-def _pictures(generator: torch.Generator) -> list[tuple]:
-    def batch(count: int, side: int) -> tuple[Tensor, Tensor]:
-        high = torch.rand(count, 1, side, side, generator=generator)
-        errors = torch.rand(count, 1, 1, 1, generator=generator) + 0.02
-        return high + errors * torch.randn(high.shape, generator=generator) / 3, high
-
-    return [batch(1, 2), batch(3, 6), batch(5, 4)]
-
-
-psnr = Check(
-    "psnr",
-    _psnr,
-    _pictures,
-    {
-        "this is the PSNR of the mean error: average the PSNR of each picture": lambda output, high: (
-            -10 * (output - high).square().mean().log10()
-        ),
-        "it is half of it: 10 log10(1 / MSE), or 20 log10(1 / root of the MSE)": lambda output, high: (
-            _psnr(output, high) / 2
-        ),
-        "it is twice as much: 20 goes with the root of the MSE, 10 with the MSE": lambda output, high: (
-            2 * _psnr(output, high)
-        ),
-        "this is the natural logarithm: log10": lambda output, high: _psnr(output, high) * math.log(10),
-        "the sign is wrong: a smaller error is a larger PSNR": lambda output, high: -_psnr(output, high),
-        "the peak of values from 0 to 1 is 1, not 255": lambda output, high: _psnr(output, high) + 20 * math.log10(255),
-        "the peak of values from 0 to 1 is 1, not 255; and average the PSNR of each picture": lambda output, high: (
-            10 * (255**2 / (output - high).square().mean()).log10()
-        ),
-        "the squares are summed, not averaged: mean": lambda output, high: (
-            -10 * (output - high).square().sum((1, 2, 3)).log10()
-        ).mean(),
-        "these are absolute differences: square them": lambda output, high: (
-            -10 * (output - high).abs().mean((1, 2, 3)).log10()
-        ).mean(),
-        "one value for each picture: average them": lambda output, high: (
-            -10 * (output - high).square().mean((1, 2, 3)).log10()
-        ),
-        "this is the MSE: PSNR = 10 log10(1 / MSE)": lambda output, high: (output - high).square().mean(),
-    },
-)
-
-# ---------------------------------------------------------------------------------- ssim
-
-K1, K2 = 0.01, 0.03
-
-
-def _ssim(a: Tensor, b: Tensor, c1: float = K1**2, c2: float = K2**2, own: int = 0, both: int = 0) -> Tensor:
-    """`own` and `both`: what the variances and the covariance subtract from the number of pixels."""
-    n, mean_a, mean_b = a.numel(), a.mean(), b.mean()
-    variance_a, variance_b = a.var(correction=own), b.var(correction=own)
-    covariance = ((a - mean_a) * (b - mean_b)).sum() / (n - both)
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return luminance * (2 * covariance + c2) / (variance_a + variance_b + c2)
-
-
-def _windows(generator: torch.Generator) -> list[tuple]:
-    # Small contrasts, so that the two constants matter.
-    def pair(side: int, contrast: float) -> tuple[Tensor, Tensor]:
-        a = 0.02 + contrast * torch.rand(side, side, generator=generator)
-        return a, a * 0.7 + contrast / 2 * torch.rand(side, side, generator=generator)
-
-    return [pair(2, 0.3), pair(4, 0.05), pair(6, 0.2)]
-
-
-ssim = Check(
-    "ssim",
-    _ssim,
-    _windows,
-    {
-        "the constants are missing: in a black or flat window this is 0 / 0": lambda a, b: _ssim(a, b, 0, 0),
-        "the constants are squares: c1 = 0.01², c2 = 0.03²": lambda a, b: _ssim(a, b, K1, K2),
-        "the two constants are exchanged: c1 = 0.01² goes with the means": lambda a, b: _ssim(a, b, K2**2, K1**2),
-        "you divide by N - 1: the window's weights sum to 1, so divide by N (correction=0)": lambda a, b: _ssim(
-            a, b, own=1, both=1
-        ),
-        "variances by N - 1 and the covariance by N: use N for both (correction=0)": lambda a, b: _ssim(a, b, own=1),
-        "luminance is missing: this is contrast times structure": lambda a, b: _ssim(
-            a - a.mean() + 0.5, b - b.mean() + 0.5
-        ),
-        "this is luminance alone": lambda a, b: (
-            (2 * a.mean() * b.mean() + K1**2) / (a.mean() ** 2 + b.mean() ** 2 + K1**2)
         ),
     },
 )

@@ -25,7 +25,8 @@ def train_model(
     for low, high in batches:
         if skip != "zero_grad":
             optimizer.zero_grad()
-        value = (model(low) - high).square().mean() if skip == "loss" else loss(model(low), high)
+        pair = (high, model(low)) if skip == "order" else (model(low), high)
+        value = (model(low) - high).square().mean() if skip == "loss" else loss(*pair)
         value.backward()
         if skip != "step":
             optimizer.step()
@@ -39,13 +40,18 @@ def small_network(weight: Tensor) -> nn.Linear:
     return model
 
 
+def _lopsided(output: Tensor, high: Tensor) -> Tensor:
+    """A loss that tells its arguments apart, and is no mean square."""
+    return (output - 0.5 * high).square().mean() / 3
+
+
 def _on_a_small_network(answer: Callable) -> Callable:
     """The losses of a training, whether they still hold its graph, and the weights after it."""
 
     def run(weight: Tensor, low: Tensor, high: Tensor) -> Any:
         model = small_network(weight)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
-        losses = answer(model, optimizer, list(zip(low, high, strict=True)), lambda a, b: (a - b).square().mean() / 3)
+        losses = answer(model, optimizer, list(zip(low, high, strict=True)), _lopsided)
         if losses is None or losses is ...:
             return None if torch.equal(model.weight, weight) else "a training, but no losses"
         return losses, getattr(losses, "requires_grad", False), model.weight.detach()
@@ -78,6 +84,7 @@ train = Check(
         ),
         "each loss still holds its step's feature maps: keep loss.detach()": partial(train_model, skip="detach"),
         "it computes a loss of its own: call loss(output, high)": partial(train_model, skip="loss"),
+        "the loss is given the pair the wrong way round: loss(output, high)": partial(train_model, skip="order"),
         "it returns a list: keep tensors (a GPU has to wait for numbers), and torch.stack them": partial(
             train_model, skip="stack"
         ),
@@ -113,7 +120,12 @@ paper_loss = Check(
     _paper_loss,
     _pairs,
     {
-        "this is the mean: sum() over the pixels": lambda output, high: (output - high).square().mean(),
+        "this is the mean over all values: the paper sums over a patch": lambda output, high: (
+            (output - high).square().mean()
+        ),
+        "this is half the mean over all values: the paper sums over a patch": lambda output, high: (
+            (output - high).square().mean() / 2
+        ),
         "this is the plain sum: / 2, and / len(output), the number of patches": lambda output, high: (
             (output - high).square().sum()
         ),
@@ -131,7 +143,7 @@ charbonnier = Check(
     lambda generator: _pairs(generator, 0.1),
     {
         "epsilon is not squared": lambda output, high, epsilon: _charbonnier(output, high, epsilon**0.5),
-        "this is l1: `epsilon`, the argument, squared, stands under the root": lambda output, high, epsilon: (
+        "`epsilon`, the argument, has no effect: its square stands under the root": lambda output, high, epsilon: (
             (output - high).abs().mean()
         ),
         "the root of each pixel comes first, then the mean": lambda output, high, epsilon: (
@@ -152,8 +164,11 @@ def _moving_average(average: Weights, weights: Weights, decay: float) -> Weights
 
 def _of_dicts(answer: Callable) -> Callable:
     def run(average: Tensor, weights: Tensor, decay: float) -> Any:
-        found = answer({"weight": average, "bias": average[0]}, {"weight": weights, "bias": weights[0]}, decay)
-        return (found["weight"], found["bias"]) if isinstance(found, dict) else found
+        mine, new = {"weight": average, "bias": average[0]}, {"weight": weights, "bias": weights[0]}
+        found = answer(mine, new, decay)
+        if not isinstance(found, dict):
+            return found
+        return found["weight"], found["bias"], mine["weight"] is average and mine["bias"].equal(average[0])
 
     return run
 
@@ -181,6 +196,9 @@ moving_average = Check(
         ),
         "it returns the model's weights as they are": lambda average, weights, decay: weights,
         "it returns the old average": lambda average, weights, decay: average,
+        "it writes into the dict that it is given: make a new one": lambda average, weights, decay: (
+            average.update(_moving_average(average, weights, decay)) or average
+        ),
     },
     _of_dicts,
 )
@@ -224,6 +242,12 @@ cosine = Check(
         ),
         "the cosine falls from step 0 on: the product of both": lambda step, steps, warmup: (
             _rising(step, warmup) * (1 + math.cos(math.pi * max(0, step - warmup) / (steps - warmup))) / 2
+        ),
+        "in the warm-up, too, it is the product with the cosine": lambda step, steps, warmup: (
+            (step + 1) / warmup if step < warmup else _cosine(step, steps, 1)
+        ),
+        "brackets: half of (1 + cos), not 1 + half of cos": lambda step, steps, warmup: (
+            _rising(step, warmup) * (1 + math.cos(math.pi * step / steps) / 2)
         ),
         "math.cos takes radians: math.pi, not 180": lambda step, steps, warmup: (
             _rising(step, warmup) * (1 + math.cos(180 * step / steps)) / 2

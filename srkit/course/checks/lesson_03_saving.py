@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from srkit.course.checks.check import Check
+from srkit.course.checks.check import Check, written
 from srkit.course.checks.lesson_03 import small_network, train_model
 
 
@@ -31,7 +32,7 @@ def _save_programs(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
 
 
 def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, missing: str = "") -> int | None:
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=missing != "safety")
     if missing != "model":
         model.load_state_dict(state["model"])
     if missing != "optimizer":
@@ -39,6 +40,12 @@ def _load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, missin
     if missing != "random":
         torch.set_rng_state(state["random"])
     return state["step"] if missing != "step" else None
+
+
+def _renamed(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    state = torch.load(path, weights_only=True)
+    torch.set_rng_state(state["random"])
+    return state["step"]
 
 
 def _begin(weight: Tensor) -> tuple[nn.Linear, torch.optim.Adam]:
@@ -63,13 +70,15 @@ def _saved(answer: Callable) -> Callable:
             wanted, path = _state(model, optimizer, 3), Path(folder, "last.pt")
             answer(path, model, optimizer, 3)
             if not path.exists():
-                return None
+                return "no file" if written(answer) else None
             try:
                 state = torch.load(path, weights_only=True)
             except pickle.UnpicklingError:
                 return "a file that only a program can read"
         found = state if isinstance(state, dict) else {}
-        return "a file with " + (", ".join(key for key in wanted if _alike(found.get(key), wanted[key])) or "nothing")
+        right = [key for key in wanted if _alike(found.get(key), wanted[key])]
+        others = [f"another {key!r}" if key in wanted else repr(key) for key in found if key not in right]
+        return "a file with " + (", ".join([*right, *others]) or "nothing")
 
     return run
 
@@ -83,6 +92,19 @@ def _alike(a: Any, b: Any) -> bool:
     if isinstance(b, list | tuple):
         return isinstance(a, list | tuple) and len(a) == len(b) and all(map(_alike, a, b))
     return type(a) is type(b) and a == b
+
+
+class _Program:
+    """What a stranger's file may hold: it runs when it is loaded, unless weights_only=True keeps it out."""
+
+    ran: ClassVar[dict[str, bool]] = {}
+
+    def __reduce__(self) -> tuple:
+        return _ran, ()
+
+
+def _ran() -> None:
+    _Program.ran["it"] = True
 
 
 def _gone_on(answer: Callable) -> Callable:
@@ -99,7 +121,11 @@ def _gone_on(answer: Callable) -> Callable:
             if (step is None or step is ...) and torch.equal(model.weight, -weight):
                 return None
             _go_on(model, optimizer, low, high)
-        return model.weight.detach(), "no step" if step is None or step is ... else step
+            torch.save({**torch.load(path, weights_only=True), "program": _Program()}, path)
+            with contextlib.suppress(Exception):
+                answer(path, *_begin(weight))
+        step = "several things" if isinstance(step, tuple | list) else step
+        return model.weight.detach(), "no step" if step is None or step is ... else step, _Program.ran.pop("it", False)
 
     return run
 
@@ -121,6 +147,7 @@ save_training = Check(
         "the step is missing: the schedule and the next batch follow from it": partial(_save, missing="step"),
         "the random state is missing: torch.get_rng_state()": partial(_save, missing="random"),
         "it pickles an object, which is a program: save its state_dict()": _save_programs,
+        "no file is there at `path`: torch.save(…, path)": lambda path, *rest: _state(*rest),
     },
     _saved,
 )
@@ -134,6 +161,15 @@ load_training = Check(
         "the weights are not loaded: model.load_state_dict()": partial(_load, missing="model"),
         'the random state stays another: torch.set_rng_state(state["random"])': partial(_load, missing="random"),
         'it returns no step: return state["step"]': partial(_load, missing="step"),
+        "weights_only=False runs any program that a stranger has put into the file: True": partial(
+            _load, missing="safety"
+        ),
+        "nothing is loaded: `model = …` only gives a name, load_state_dict() fills the network": _renamed,
+        "return the step alone: model and optimizer are changed where they are": lambda path, model, optimizer: (
+            model,
+            optimizer,
+            _load(path, model, optimizer),
+        ),
     },
     _gone_on,
 )

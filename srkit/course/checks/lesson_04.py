@@ -62,15 +62,15 @@ class _Layer(nn.Module):
 
 def _hooked(network: nn.Sequential, places: Mapping[str, int], pictures: Tensor, skip: str = "") -> dict[str, Tensor]:
     """Feature maps by forward hooks; `skip` leaves out what is most often forgotten."""
-    maps: dict[str, Tensor] = {}
+    maps: dict[str, Any] = {}
     handles = []
     for name, place in places.items():
 
         def keep(layer: nn.Module, given: tuple, output: Tensor, name: str = name) -> None:
-            maps[list(places)[-1] if skip == "name" else name] = given[0] if skip == "output" else output
+            maps[list(places)[-1] if skip == "name" else name] = {"output": given[0], "tuple": given}.get(skip, output)
 
         handles.append(network[place].register_forward_hook(keep))
-    (network if skip == "end" else network[: max(places.values()) + 1])(pictures)
+    (network if skip == "end" else network[: max(places.values()) + (skip != "last")])(pictures)
     for handle in handles if skip != "remove" else []:
         handle.remove()
     return {name: value.detach() if skip == "gradient" else value for name, value in maps.items()}
@@ -118,6 +118,11 @@ feature_maps = Check(
             "name"
         ),
         "these are the layers' inputs: a hook is given (layer, inputs, output)": _without("output"),
+        "these are the tuples of inputs: a hook is given (layer, inputs, output)": _without("tuple"),
+        "the deepest layer does not run: network[: deepest + 1]": _without("last"),
+        "the network runs once for each place: hooks at all of them, then one pass": lambda network, places, pictures: {
+            name: _hooked(network, {name: place}, pictures)[name] for name, place in places.items()
+        },
         "no gradient can pass: no detach() and no no_grad() in here": _without("gradient"),
     },
     _on_a_network,
@@ -168,6 +173,12 @@ feature_loss = Check(
             lambda d: d.square().sum() / len(d)
         ),
         "this is the sum, of the whole batch: mean()": _each(lambda d: d.square().sum()),
+        "divide by the batch N, too: mean()": _each(lambda d: d.square().sum() / d[0].numel()),
+        "one number for each picture: the mean over the batch, too": _each(lambda d: d.square().mean((1, 2, 3))),
+        "the square is missing: the squared norm is the sum of the squares": _each(lambda d: d.norm() / d[0].numel()),
+        "a dict of layer to number is wanted, not a list": lambda found, wanted: [
+            *_feature_loss(found, wanted).values()
+        ],
         "the differences are not squared": _each(lambda d: d.abs().mean()),
         "no root: eq. 2 has the squared norm": _each(lambda d: d.square().mean().sqrt()),
         "the gradient does not reach the output: no detach(), no .item(), no torch.tensor(…)": lambda found, wanted: {
@@ -200,6 +211,9 @@ gram = Check(
         "this compares places, (H W, H W): multiply channels, rows @ rows.transpose(1, 2)": lambda maps: (
             maps.flatten(2).transpose(1, 2) @ maps.flatten(2) / maps[0].numel()
         ),
+        "brackets: / (C * H * W) divides by all three": lambda maps: (
+            _gram(maps) * maps[0].numel() / maps.shape[1] * maps[0, 0].numel()
+        ),
         "the channels' means are subtracted: a Gram matrix is no covariance": lambda maps: _gram(
             maps - maps.mean((2, 3), keepdim=True)
         ),
@@ -220,9 +234,9 @@ def _weights_by_share(values: Mapping[str, float], shares: Mapping[str, float]) 
 
 def _of_numbers(answer: Callable) -> Callable:
     def run(values: Tensor, shares: Tensor) -> Any:
-        names = ["mse", *(f"layer{i}" for i in range(1, len(values)))]
+        names = [*(f"layer{i}" for i in range(1, len(values))), "mse"]  # the first is not always the MSE
         given = [dict(zip(names, numbers.tolist(), strict=True)) for numbers in (values, shares)]
-        found = answer(*given)
+        found = answer(dict(reversed(given[0].items())), given[1])
         return [found.get(name) for name in names] if isinstance(found, dict) else found
 
     return run
@@ -253,6 +267,10 @@ weights_by_share = Check(
         "it multiplies: a term with large values needs a small weight, share / value": lambda values, shares: {
             term: share * values[term] for term, share in shares.items()
         },
+        "upside down: share / value": lambda values, shares: {
+            term: values[term] / shares[term] / values[next(iter(shares))] * shares[next(iter(shares))]
+            for term in shares
+        },
         "these are the shares themselves: a weight is share / value": lambda values, shares: dict(shares),
         "equal weights for equal values: the shares are missing": lambda values, shares: {
             term: values[next(iter(shares))] / values[term] for term in shares
@@ -273,7 +291,7 @@ total_variation = Check(
     "total_variation",
     _total_variation,
     lambda generator: [
-        (torch.rand(shape, generator=generator),) for shape in ((1, 1, 2, 2), (2, 3, 4, 6), (1, 3, 7, 5))
+        (torch.rand(shape, generator=generator),) for shape in ((1, 2, 2, 2), (2, 3, 4, 6), (1, 3, 7, 5))
     ],
     {
         "steps up and down cancel: abs() first, then the mean": lambda output: (
@@ -284,6 +302,13 @@ total_variation = Check(
         ),
         "only the steps down, dim=-2, are counted: those across, dim=-1, too": lambda output: (
             output.diff(dim=-2).abs().mean()
+        ),
+        "abs() comes before mean(): the mean of steps up and down is nearly 0": lambda output: (
+            output.diff(dim=-1).mean().abs() + output.diff(dim=-2).mean().abs()
+        ),
+        "this is half of it: the sum of both means": lambda output: _total_variation(output) / 2,
+        "dimension 1 holds the channels: the steps are along -1 and -2": lambda output: (
+            output.diff(dim=1).abs().mean() + output.diff(dim=2).abs().mean()
         ),
         "the steps are squared: abs()": lambda output: (
             output.diff(dim=-1).square().mean() + output.diff(dim=-2).square().mean()
