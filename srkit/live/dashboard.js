@@ -2,7 +2,10 @@
 (() => {
   if (window.srkitAloud) return;
   let watch = window.srkitAloud = new MutationObserver(() => {});
-  const text = (root, css) => root?.querySelector(css)?.textContent.trim() ?? "";
+  const text = (root, css) => {
+    const found = root?.querySelector(css);
+    return found?.getClientRects().length ? found.textContent.trim() : ""; // hidden: a slider without its number
+  };
   document.addEventListener("focusin", ({ target }) => {
     const slider = target.closest(".srkit .widget-slider, .srkit .widget-hslider"), beside = slider?.nextElementSibling;
     if (!slider || !target.matches(".noUi-handle, .ui-slider-handle")) return;
