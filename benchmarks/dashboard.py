@@ -21,6 +21,7 @@ from benchmarks.timing import Facts, paired_ratio
 from srkit import live, models
 from srkit.data import load_dataset
 from srkit.live.dashboard import BEAT
+from srkit.live.svg import draw
 from srkit.settings import Setup, SRKitError, Student, choose_device, current_profile
 from srkit.training import TrainConfig, Trainer
 
@@ -53,6 +54,8 @@ def compare(device: str, rounds: int, seconds: float, batch_size: int = 4) -> Fa
             words = f"{one['ratio']:.2f} of the rate alone ({1000 / one['rate']:.0f} ms a step)"
             waits = f"{1000 * median(one['response']):.0f} ms, {1000 * max(one['response']):.0f} at most"
             remarks.append(f"{name}, watched by the dashboard: {words}; from a move to its first picture {waits}")
+            parts = ", ".join(f"{1000 * value:.0f} ms a {part}" for part, value in one["processor"].items())
+            remarks.append(f"{name}, in processor time: {parts}")
     return {"trainings": found, "rows": [], "remarks": remarks}
 
 
@@ -75,12 +78,26 @@ def watch(trainer: Trainer, folder: Path, rounds: int, seconds: float) -> Facts:
     finally:
         run.stop()
         run.wait()
+    newest = view.film.frames[-1]
+    work = {"step": lambda: next(trainer), "frame": lambda: view.film.take(trainer.result, trainer.loss, run.step)}
+    work["drawing"] = lambda: draw(view.film, run.history, newest)
     alone, filmed = ([{"rate": turn[side]} for turn in turns] for side in (0, 1))
     return {
         "ratio": paired_ratio(filmed, alone),
         "rate": median(one["rate"] for one in alone),
         "response": response,
+        "processor": {name: processor_seconds(one) for name, one in work.items()},
     }
+
+
+def processor_seconds(work: Callable[[], object], times: int = 5) -> float:
+    """Of all threads, the median: what else runs on the machine does not count."""
+    found = []
+    for _ in range(times):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return median(found)
 
 
 def rate(run: live.Run, refresh: Callable[[], None] | None, seconds: float) -> float:

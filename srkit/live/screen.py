@@ -42,7 +42,7 @@ class Screen:
         self.which = W.ToggleButtons(options=names, layout={**FIT, "display": "" if len(names) > 1 else "none"})
         self.kind = W.ToggleButtons(options=VIEWS, layout=FIT)
         self.against = W.Dropdown(options=["bicubic", "ground truth"], layout={**FIT, "width": "120px"})
-        self.line = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, readout=False, layout={"width": "auto"})
+        self.line = W.FloatSlider(value=0.5, min=0, max=1, step=0.01, readout=False)
         self.scrub = W.IntSlider(value=0, min=0, max=1, readout=False, description="time", layout={"flex": "1 1 200px"})
         self.scrub.style.description_width = "36px"
         self.scrub.add_class("srkit-scrub")
@@ -54,15 +54,17 @@ class Screen:
         for image in (self.large, self.ground_truth, self.bicubic, self.whole):
             image.add_class("srkit-exact")
         self.large.add_class("srkit-big")
+        self.line.add_class("srkit-wipe")  # as wide as the picture, so that the handle stands below the line
         self.words, self.moment = W.HTML(), W.HTML()
         small = [W.HTML("<b>whole picture</b>: click"), self._chooser(guard)]
         small += [W.HTML("<b>bicubic</b>"), self.bicubic, W.HTML("<b>ground truth</b>"), self.ground_truth]
         column = W.VBox(small, layout={**OPEN, "grid_gap": "1px", "flex": "0 0 auto"})
         column.add_class("srkit-small")
-        large = W.VBox([self.large, self.line, self.words], layout={**OPEN, "grid_gap": "1px", "flex": "0 1 auto"})
-        choices = W.Box([self.which, self.kind, W.HTML("against"), self.against], layout=ROW)
-        pictures = W.Box([large, column], layout={**OPEN, "flex_flow": "row wrap", "grid_gap": "14px"})
-        self.view = W.VBox([choices, pictures], layout=OPEN)
+        below = W.Box([self.line, self.words], layout={**ROW, "grid_gap": "0 14px"})
+        against = W.Box([W.HTML("against"), self.against], layout=ROW)
+        choices = W.Box([self.which, self.kind, against], layout=ROW)
+        pictures = W.Box([self.large, column], layout={**OPEN, "flex_flow": "row wrap", "grid_gap": "14px"})
+        self.view = W.VBox([choices, pictures, below], layout={**OPEN, "grid_gap": "2px"})
         self.newest = button("newest", guard(self._on_newest), "look at the newest picture again")
         self.back = button("go on from here", guard(self._on_back), "as if what came later had not been")
         self.time = W.Box([self.scrub, self.moment, self.newest, self.back], layout=ROW)
@@ -152,7 +154,7 @@ class Screen:
         shown = shown or f"128 + 8 x (output - {name})"
         over = frame.psnr - self.film.bicubic.psnr
         words = f"<b>{escape(shown)}</b> · step {frame.step} · {frame.psnr:.2f} dB"
-        words += f" ({over:+.2f} against bicubic)" if math.isfinite(over) else ""
+        words += f" ({round(over, 2) + 0.0:+.2f} against bicubic)" if math.isfinite(over) else ""
         alt = escape(f"{shown} of {self.picture}, step {frame.step}")
         put(self.words, f'<div class="srkit-words" role="img" aria-label="{alt}">{words}</div>')
 

@@ -100,8 +100,8 @@ def test_every_side_does_its_steps(part, tmp_path):
 def test_the_dashboard_is_watched():
     facts = dashboard.compare("cpu", rounds=1, seconds=0, batch_size=1)
     for one in facts["trainings"].values():
-        assert one["ratio"] > 0 and all(seconds > 0 for seconds in one["response"])
-    assert len(facts["remarks"]) == len(facts["trainings"]) == 2
+        assert one["ratio"] > 0 and all(seconds > 0 for seconds in (*one["response"], *one["processor"].values()))
+    assert len(facts["remarks"]) == 2 * len(facts["trainings"]) == 4
 
 
 @pytest.mark.slow
