@@ -8,6 +8,7 @@ The training's thread writes numbers and a film of some details, the view reads 
 
 from srkit.live.coach import Mission
 from srkit.live.dashboard import Dashboard, show
-from srkit.live.run import Run, replay
+from srkit.live.replay import replay
+from srkit.live.run import Run
 
 __all__ = ["Dashboard", "Mission", "Run", "replay", "show"]

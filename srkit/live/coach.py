@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from srkit.live.film import Film, Frame
+from srkit.live.film import Film, Frame, weight_of
 from srkit.live.run import Run
 from srkit.live.svg import short
 from srkit.losses import TERMS, term_of
@@ -56,7 +56,7 @@ def _since_last_move(run: Run) -> list[Frame]:
 
 def _loss(frame: Frame, weights: dict[str, float]) -> float:
     """The weighted sum on the details."""
-    return sum(weights.get(name, weights.get(term_of(name), 0)) * value for name, value in frame.terms.items())
+    return sum(weights.get(weight_of(name, weights), 0) * value for name, value in frame.terms.items())
 
 
 def _slower(run: Run, frames: Sequence[Frame], text: str) -> Advice:
@@ -106,7 +106,7 @@ def _apart(run: Run, frames: Sequence[Frame]) -> Advice | None:
     gains = {
         name: 1 - value / first.terms[name]
         for name, value in now.terms.items()
-        if term_of(name) not in TERMS and now.loss.get(name) and first.terms.get(name, 0) > 0
+        if term_of(name) not in TERMS and now.loss.get(weight_of(name, now.loss)) and first.terms.get(name, 0) > 0
     }
     if gains and (best := max(gains, key=gains.__getitem__)) and gains[best] > 0.05:
         lost = f"Since the last move the PSNR has lost {first.psnr - now.psnr:.1f} dB"

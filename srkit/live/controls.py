@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import ipywidgets as W
@@ -142,13 +142,13 @@ class Controls:
 
     def draw_shares(self, frame: Frame) -> None:
         """Each term's share of the loss and of the gradient in a frame, as two bars below its slider."""
-        colors = colors_of(self.run.trainer.loss.weights)
+        colors = colors_of(self._bars)
         for term, bar in self._bars.items():
-            loss, pull = (_share(shares, term) for shares in (frame.loss, frame.pull))
+            loss, pull = (shares.get(term, 0.0) for shares in (frame.loss, frame.pull))
             look = f"background:{colors[term]}"
             lines = "".join(f'<i style="width:{100 * share:.0f}%;{look}"></i>' for share in (loss, pull))
             words = f"loss {loss:.0%}, gradient {pull:.0%}" if loss else "<b>off</b>: measured, not trained on"
-            put(bar, f'<div class="srkit-share"><div>{lines}</div><span>{words}</span></div>')
+            put(bar, f'<div class="srkit-share"><div>{lines}</div><span class="srkit-aloud">{words}</span></div>')
 
 
 def _shown_range(hyper: Any) -> W.FloatSlider | W.FloatLogSlider:
@@ -159,8 +159,3 @@ def _shown_range(hyper: Any) -> W.FloatSlider | W.FloatLogSlider:
     options = {"min": ends[0], "max": ends[1], "step": (ends[1] - ends[0]) / 500, "readout_format": ".3g"}
     look = {"style": {"description_width": "96px"}, "layout": {**FIT, "min_width": "0"}}
     return kind(hyper.start, description=hyper.name, disabled=True, **options, **look)
-
-
-def _share(shares: Mapping[str, float], term: str) -> float:
-    """A term's share, summed over the outputs that it weighs."""
-    return sum(share for name, share in shares.items() if name == term or name.endswith(f"/{term}"))

@@ -6,7 +6,6 @@ counts up every quarter of a second, and at each count the view takes over what 
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import time
@@ -21,14 +20,14 @@ from IPython.display import HTML, display
 from srkit.live import export
 from srkit.live.coach import Advice, Mission, advise
 from srkit.live.controls import FIT, OPEN, ROW, Controls, button, put
-from srkit.live.gallery import Gallery, Kept, tile
+from srkit.live.gallery import Gallery, Kept
 from srkit.live.presets import Presets
 from srkit.live.run import Run, last_lines
-from srkit.live.screen import Screen
+from srkit.live.screen import Screen, Tiles
 from srkit.live.svg import draw
 from srkit.settings import Setup, SRKitError, unknown
 
-STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+STYLE, SCRIPT = (Path(__file__).with_suffix(kind).read_text(encoding="utf-8") for kind in (".css", ".js"))
 BEAT = 250  # milliseconds between two refreshes
 STALE = 3.0  # seconds without one while the run goes on: the page was loaded anew
 MORE = 1000  # steps
@@ -59,6 +58,7 @@ def show(
     """
     board = Dashboard(run, here, presets, missions)
     if not os.environ.get("SRKIT_HEADLESS"):
+        display(HTML(f"<script>{SCRIPT}</script>"))
         display(board.view)
         return board
     script, known = script or ({0: list(presets)[-1]} if presets else {}), board.presets.all()
@@ -85,7 +85,7 @@ class Dashboard:
         view: the widget that `show` displays.
         presets: the lesson's and the student's own.
         controls: sliders and presets; `screen`: the pictures, and the place and time that are looked at.
-        gallery: the snapshots.
+        gallery: the snapshots; `tiles`: what is seen of them.
         message: a line below the sliders; `failure`: the last lines of what went wrong in a callback.
     """
 
@@ -105,11 +105,12 @@ class Dashboard:
         self._drawn: Any = None  # what the curves show
         self._advice: Advice | None = None
         self._beats, self._last_beat = 0, time.monotonic()
-        self._sure = self._reviving = False
+        self._reviving = False
         self._watch: threading.Thread | None = None  # that revives the browser's timer
         self._lock = threading.Lock()  # JupyterLab calls back in two threads: one refresh at a time
         self.controls = Controls(run, self.presets, self._guarded, self._tell)
         self.screen = Screen(run, self.gallery, self._guarded)
+        self.tiles = Tiles(self.screen, self._guarded)
         self._build()
         self.refresh()
 
@@ -123,13 +124,12 @@ class Dashboard:
         """Take model, weights and output as they are now into the gallery."""
         kept = self.gallery.keep()
         self.message = f"kept: snapshot {len(self.gallery.kept)} of step {kept.frame.step}"
-        self._draw_tiles()
+        self.tiles.draw()
         return kept
 
     def clear(self) -> None:
         """Empty the gallery."""
-        self.gallery.kept.clear()
-        self._draw_tiles()
+        self.tiles.clear()
 
     def save(self, name: str = "by_hand") -> Path:
         """Save the graded figure, see `Gallery.save`; returns the path of the PNG.
@@ -162,7 +162,6 @@ class Dashboard:
         self._play.observe(guarded(self._on_play), self._playing)
         self._play.observe(guarded(self._on_beat), "value")
         self._status, self._messages, self._remark, self._graphs, self._mission = (W.HTML() for _ in range(5))
-        self._tiles = W.Box(layout={**ROW, "align_items": "flex-start"})
         self._follow = button("", guarded(self._on_follow), "do what the coach says")
         style = W.HTML(f"<style>{STYLE}</style>", layout={"display": "none"})
         controls = self.controls
@@ -181,7 +180,7 @@ class Dashboard:
             W.VBox(right, layout={**OPEN, "flex": "3 1 560px"}),
         ]
         main = W.Box(columns, layout={**OPEN, "flex_flow": "row wrap", "grid_gap": "18px"})
-        self.view = W.VBox([style, main, self._tiles], layout=OPEN)
+        self.view = W.VBox([style, main, self.tiles.view], layout=OPEN)
         self.view.add_class("srkit")
 
     # ------------------------------------------------------------------------------ callbacks
@@ -241,15 +240,6 @@ class Dashboard:
             self._advice.follow(self.run)
             self.screen.frame = None
 
-    def _on_kept(self, kept: Kept, pressed: W.Button) -> None:
-        self.run.go_back(kept.frame)
-        self.screen.frame = None
-
-    def _on_clear(self, pressed: W.Button) -> None:
-        if self._sure:
-            self.clear()
-        self._sure, pressed.description = not self._sure, "really clear the gallery?"
-
     def _tell(self, line: str) -> None:
         self.message = line
 
@@ -282,6 +272,7 @@ class Dashboard:
                 self._check_missions()
             self._draw_advice()
             self.screen.draw(self.screen.frame or newest, self._beats)
+            self.tiles.draw()
         finally:
             self._lock.release()
 
@@ -318,15 +309,6 @@ class Dashboard:
             words = f"{mark} <b>{escape(mission.name)}</b>: {escape(mission.text)}"
             lines.append(f'<div class="srkit-mission">{words}</div>')
         put(self._mission, "".join(lines))
-
-    def _draw_tiles(self) -> None:
-        index, self._sure, tiles = list(self.film.pictures).index(self.screen.picture), False, []
-        for number, kept in enumerate(self.gallery.kept, start=1):
-            on_press = self._guarded(functools.partial(self._on_kept, kept))
-            back = button(f"back to snapshot {number}", on_press, "go on from here")
-            tiles.append(W.VBox([W.HTML(f'<div class="srkit-gallery">{tile(number, kept, index)}</div>'), back]))
-        clear = [button("clear the gallery", self._guarded(self._on_clear))] if tiles else []
-        self._tiles.children = [*tiles, *clear]
 
 
 def _box(kind: str, text: str) -> str:

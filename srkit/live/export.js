@@ -21,9 +21,7 @@
     const [left, right] = film.axis, last = Number(svg.dataset.last);
     cursor.setAttribute("transform", `translate(${left + (right - left) * frame.step / last})`);
     const rows = Object.entries(frame.weights).map(([name, weight]) => {
-      const share = Object.entries(frame.loss).filter(([one]) => one === name || one.endsWith("/" + name))
-        .reduce((sum, [, value]) => sum + value, 0);
-      const colour = film.colors[name];
+      const share = frame.loss[name] ?? 0, colour = film.colors[name];
       return `<tr><td style="color:${colour}"><b></b></td><td>${short(weight)}</td>` +
         `<td><i style="width:${Math.round(100 * share)}px;background:${colour}"></i> ${Math.round(100 * share)} %</td></tr>`;
     });

@@ -18,7 +18,7 @@ from srkit.data.images import to_uint8
 from srkit.live.film import Film, Frame
 from srkit.live.gallery import describe, jpeg, png, source
 from srkit.live.run import Run
-from srkit.live.svg import LEFT, RIGHT, colors_of, draw
+from srkit.live.svg import LEFT, RIGHT, colors_of, draw, term_colors
 from srkit.settings import atomic_write
 
 LARGEST = 1_400_000  # bytes of a page
@@ -116,7 +116,7 @@ def _image(film: Film, frame: Frame, last: int, index: int) -> Image.Image:
     left.set(title="PSNR / dB (dashed: bicubic)", xlim=(0, max(1, last)))
     left.set_ylim(*_range([one.psnr for one in film.frames] + [film.bicubic.psnr]))
     values = {name: value for name, value in film.bicubic.terms.items() if value > 0}
-    for name, colour in colors_of(film.bicubic.terms).items():
+    for name, colour in term_colors(film).items():
         if name in values:
             line = [one.terms[name] / values[name] for one in past]
             right.plot([one.step for one in past], line, color=colour, label=f"{name}")

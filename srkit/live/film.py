@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ SIDE = 96  # of a detail in pixels: every scale divides it
 RIM = 8  # low pixels around a detail that the model sees, too
 FRAMES = 400  # that are kept; then every second one goes
 STATES = 256 * 2**20  # bytes of the checkpoints with which frames can be gone on from
+PARTS = ("weighted", "pull")  # of what is probed: what a frame has the shares of
 
 
 @dataclass(eq=False)
@@ -34,10 +35,10 @@ class Frame:
     """A moment of the film.
 
     `details` are what the model made, (N, 3, side, side), uint8; `psnr`, on luma in dB, and `terms`, each raw, are
-    means over them; `loss` and `pull` say each term's share of the loss and of its gradient with respect to the output
-    (both 0 to 1); `grid` is how strong a pattern is that repeats every 4 pixels, in levels of 255; `weights` those of
-    the loss and lr. `state` is the Trainer's, by which a Run can go on from here, while there is room for it; `marked`
-    frames, at moves and snapshots, keep it longest.
+    means over them; `loss` and `pull` say, by the name of each weight, its share of the loss and of its gradient with
+    respect to the output (both 0 to 1); `grid` is how strong a pattern is that repeats every 4 pixels, in levels of
+    255; `weights` those of the loss and lr. `state` is the Trainer's, by which a Run can go on from here, while there
+    is room for it; `marked` frames, at moves and snapshots, keep it longest.
     """
 
     step: int
@@ -79,9 +80,11 @@ class Film:
             raise SRKitError("this run has no picture: give it one, live.Run(trainer, high)")
         self.scale, self.frames, self.ghost = scale, list[Frame](), list[Frame]()
         self.pictures = {name: crop_to_multiple(high, scale).cpu() for name, high in pictures.items()}
+        self._low = {name: degrade(high, scale) for name, high in self.pictures.items()}
         shortest = min(min(high.shape[-2:]) for high in self.pictures.values())
         self.side = min(SIDE, shortest // scale * scale)
         self.places: dict[str, tuple[int, int]] = {}
+        self._windows: dict[str, tuple[Tensor, int, int]] = {}
         for name, high in self.pictures.items():
             self.place(name, *((places or {}).get(name) or figures.busiest(high, self.side)[:2]))
 
@@ -90,7 +93,7 @@ class Film:
         height, width = self.pictures[name].shape[-2:]
         left, top = (max(0, min(at, most - self.side)) for at, most in ((left, width), (top, height)))
         self.places[name] = left // self.scale * self.scale, top // self.scale * self.scale
-        self._windows = [self._window(one) for one in self.places]
+        self._windows[name] = self._window(name)
 
     def _window(self, name: str) -> tuple[Tensor, int, int]:
         """What the model sees of a picture, (3, h, w) low, and the detail's left and top in it, in pixels of high."""
@@ -100,14 +103,14 @@ class Film:
             max(0, min(at - RIM * self.scale, most - wide))
             for at, most, wide in zip((top, left), high.shape[-2:], size, strict=True)
         ]
-        low = degrade(high, self.scale)
+        low = self._low[name]
         y, x, height, width = (number // self.scale for number in (*corner, *size))
         return low[:, y : y + height, x : x + width], left - corner[1], top - corner[0]
 
     @property
     def low(self) -> Tensor:
         """The details at the input's size, (N, 3, side / scale, side / scale)."""
-        return torch.stack([_cut(low, left, top, self.side, self.scale) for low, left, top in self._windows])
+        return torch.stack([_cut(low, left, top, self.side, self.scale) for low, left, top in self._windows.values()])
 
     @property
     def high(self) -> Tensor:
@@ -120,6 +123,17 @@ class Film:
         """How a model enlarges the details, and every term of the loss there; nothing is added to the film."""
         return self._frame(self._enlarge(model), loss, step)
 
+    def retake(self, frame: Frame, model: nn.Module, loss: WeightedLoss) -> None:
+        """Film a moment again, where a detail has been moved since: with the weights of then, and its model."""
+        now = loss.weights
+        loss.weights = {name: frame.weights.get(name, weight) for name, weight in now.items()}
+        try:
+            new = self.take(model, loss, frame.step)
+        finally:
+            loss.weights = now
+        for name in ("psnr", "terms", "grid", "details", "loss", "pull"):
+            setattr(frame, name, getattr(new, name))
+
     def compare(self, model: nn.Module, loss: WeightedLoss) -> Frame:
         """The same of bicubic interpolation, to the scales and on the device of a model."""
         sizes = [self.side // self.scale * scale for scale in scales_of(model)]
@@ -131,9 +145,7 @@ class Film:
         probed = loss.probe(output, high.to(levels[0].device))
         shown = levels[-1].clamp(0, 1).cpu()
         scores = [metrics.psnr(*pair).item() for pair in zip(shown, high, strict=True)]
-        parts = []
-        for values in ([one.weighted for one in probed.values()], [one.pull for one in probed.values()]):
-            parts.append({name: value / (sum(values) or 1) for name, value in zip(probed, values, strict=True)})
+        parts = [_shares({name: getattr(one, kind) for name, one in probed.items()}, loss) for kind in PARTS]
         order = [term_of(name) for name in loss.weights]
         names = sorted(probed, key=lambda name: order.index(term_of(name)))
         terms = {name: probed[name].value for name in names}
@@ -144,9 +156,9 @@ class Film:
     def _enlarge(self, model: nn.Module) -> list[Tensor]:
         """The model's outputs of the details, coarsest first; in full precision."""
         device, found = device_of(model), []
-        windows = self._windows
+        windows = list(self._windows.values())
         if getattr(model, "whole", False):  # it answers with all of the picture, whatever it is given
-            windows = [(degrade(high, self.scale), *self.places[name]) for name, high in self.pictures.items()]
+            windows = [(self._low[name], *self.places[name]) for name in self.pictures]
         for low, left, top in windows:
             outputs = model(low[None].to(device))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -215,6 +227,20 @@ def kept_state(state: dict[str, Any]) -> dict[str, Any]:
     """A Trainer's state that the training does not change any more; the rows of a history never change anyhow."""
     rows = state["history"]
     return {**copy.deepcopy({name: value for name, value in state.items() if name != "history"}), "history": rows}
+
+
+def weight_of(name: str, weights: Collection[str]) -> str:
+    """Which of the weights holds for a measured term: "x2/mse" has its own, or else that of "mse" on every output."""
+    return name if name in weights or term_of(name) not in weights else term_of(name)
+
+
+def _shares(values: Mapping[str, float], loss: WeightedLoss) -> dict[str, float]:
+    """Each weight's part of a sum over measured terms, over all the outputs for which it holds."""
+    parts, whole = dict.fromkeys(loss.weights, 0.0), sum(values.values()) or 1
+    for name, value in values.items():
+        if (weight := weight_of(name, parts)) in parts:
+            parts[weight] += value / whole
+    return parts
 
 
 def _cut(picture: Tensor, left: int, top: int, side: int, smaller: int = 1) -> Tensor:

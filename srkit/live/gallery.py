@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import io
 from collections.abc import Mapping
 from html import escape
@@ -49,10 +50,26 @@ class Gallery:
             raise SRKitError("this run has no picture: give it one, live.Run(trainer, high)")
         self.run, self.film, self.kept = run, run.film, list[Kept]()
 
-    def others(self) -> dict[str, Tensor]:
-        """What an output can be compared with, by name: the details of each, (N, 3, side, side), uint8."""
-        found = {"ground truth": to_uint8(self.film.high), "bicubic": self.film.bicubic.details}
-        return found | {f"kept {number}": one.frame.details for number, one in enumerate(self.kept, start=1)}
+    def names(self) -> list[str]:
+        """What an output can be compared with."""
+        return ["bicubic", "ground truth", *(f"kept {number}" for number, _ in enumerate(self.kept, start=1))]
+
+    def other(self, name: str) -> Tensor:
+        """One of `names`: its details, (N, 3, side, side), uint8."""
+        if name == "ground truth":
+            return to_uint8(self.film.high)
+        if name == "bicubic":
+            return self.film.bicubic.details
+        return self.kept[int(name.removeprefix("kept ")) - 1].frame.details
+
+    def place(self, picture: str, left: int, top: int) -> None:
+        """Move a picture's detail, see `Run.place`, in every snapshot too: their models are kept."""
+        with self.run.between_steps() as trainer:
+            self.run.place(picture, left, top)
+            for one in self.kept:
+                if one.frame not in self.film.frames:  # the others were filmed anew
+                    model = copy.deepcopy(one.model).to(trainer.device)
+                    self.film.retake(one.frame, model, trainer.loss)
 
     def keep(self) -> Kept:
         """Add a snapshot of the run as it is now."""

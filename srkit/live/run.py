@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -45,9 +45,10 @@ class Run:
     There is one at a time: making a Run stops the one made before, so that a cell can be run again. It goes on from
     last.pt in the Trainer's folder, if that is of this very training: also in a new kernel, when the old one was
     killed. Only after a run that has finished in this kernel it begins anew.
-    `film` is what one watches, if anything, see `live.film`: a frame about every tenth of the time, one just before
-    each move and one right after it. It is kept in the Trainer's folder, too. `messages` are the Trainer's.
-    `state` is "ready", "running", "paused", "stopped", "finished" or "failed"; then `error` says why.
+    `film` is what one watches, if anything, see `live.film`: `filming`, a tenth, of the time goes into its frames; one
+    is just before each move and one right after it. It is kept in the Trainer's folder, too.
+    `messages` are the Trainer's. `state` is "ready", "running", "paused", "stopped", "finished" or "failed"; then
+    `error` says why.
 
     Args:
         trainer: what to train, up to its last step; any subclass of Trainer.
@@ -89,6 +90,7 @@ class Run:
             next(trainer, None)  # what a Trainer does at its end
             self.state = "finished"
         self.plan: dict[int, dict[str, float]] = {}  # weights to take at a step, where nobody moves them
+        self.filming = FILMING
         self._next_frame = self._next_save = 0.0
         self.film: Film | None = None
         _current = self
@@ -161,7 +163,8 @@ class Run:
         A run that has ended can be started again afterwards.
 
         Raises:
-            SRKitError: the frame is not of this film, or its state was let go because the film had grown too long.
+            SRKitError: the frame is not of this film, its state was let go because the film had grown too long, or
+                last.pt cannot be written.
         """
         with self.between_steps() as trainer:
             if self.film is None or all(one is not frame for one in self.film.frames):
@@ -170,32 +173,44 @@ class Run:
                 raise SRKitError(
                     f"step {frame.step} can be seen, but not gone back to: its checkpoint is not in memory any more"
                 )
+            locked = trainer._lock is not None
+            if not frame.step:
+                trainer.release()  # so that claim sets the other future aside
             trainer.load_state(kept_state(frame.state))
             self.film.cut(frame)
             self.weights.take()
             self._reopen()
+            try:
+                trainer.claim()
+                if trainer.out and frame.step:  # who is killed now goes on from here, not in the other future
+                    trainer.save()
+                    self._save_film()
+            finally:
+                if not locked:
+                    trainer.release()
 
     def place(self, picture: str, left: int, top: int) -> None:
         """Move a picture's detail, and film it anew from the checkpoints that the frames have, for some seconds.
+
+        Frames that have none, as those of before a restart, would show the old detail: they go.
 
         Args:
             picture: its name.
             left, top: in pixels; what would lie outside is moved inside.
         """
-        assert self.film is not None  # else nobody asks
+        film, again = self.film, list[Frame]()
+        assert film is not None  # else nobody asks
         with self.between_steps() as trainer:
             model, end = copy.deepcopy(trainer.result), time.perf_counter() + RETAKING
-            self.film.place(picture, left, top)
-            self.film.bicubic = self.film.compare(trainer.model, trainer.loss)
-            again: list[Frame] = []
-            for frame in sorted(self.film.frames, key=lambda one: (not one.marked, -one.step)):
+            film.place(picture, left, top)
+            film.bicubic = film.compare(trainer.model, trainer.loss)
+            for frame in sorted(film.frames, key=lambda one: (not one.marked, -one.step)):
                 if frame.state and (not again or time.perf_counter() < end):
                     model.load_state_dict(frame.state["ema"] or frame.state["model"])
-                    new = self.film.take(model, trainer.loss, frame.step)
-                    frame.psnr, frame.terms, frame.grid, frame.details = new.psnr, new.terms, new.grid, new.details
+                    film.retake(frame, model, trainer.loss)
                     again.append(frame)
-            self.film.frames, self.film.ghost = sorted(again, key=lambda one: one.step), []
-            self._take_frame(self.film)
+            film.frames, film.ghost = sorted(again, key=lambda one: one.step), []
+            self._take_frame(film)
 
     def undo(self) -> None:
         """Go back to just before the last move; one that no step has seen yet is only taken back.
@@ -271,9 +286,13 @@ class Run:
                         self._thread = None
                         return
         except BaseException as error:  # SystemExit and KeyboardInterrupt, too: the thread ends, and the state says so
-            self.trainer.release()
+            words = str(error) if isinstance(error, SRKitError) else last_lines()
+            with self._step_lock:
+                with suppress(SRKitError):  # perhaps the disk is full, and that was the failure
+                    self._save_film()
+                self.trainer.release()
             with self._changed:
-                self._become("failed", str(error) if isinstance(error, SRKitError) else last_lines())
+                self._become("failed", words)
                 self._thread = None
 
     def _may_step(self) -> bool:
@@ -295,7 +314,7 @@ class Run:
         if film and (moved or ended or start >= self._next_frame or self.state != "running"):
             self._take_frame(film)
             end = time.perf_counter()
-            rest = (end - start) / FILMING
+            rest = (end - start) / self.filming
             self._next_frame = end + (rest if self._next_frame else min(rest, 1))  # the first is slow
             if end > self._next_save and self.trainer.out:
                 self._save_film()
@@ -335,26 +354,3 @@ def last_lines(count: int = 5) -> str:
     """The last lines of the traceback of the exception that is being handled, without those that only underline."""
     lines = [line for line in traceback.format_exc().splitlines() if line.strip(" ^~")]
     return "\n".join(lines[-count:])
-
-
-def replay(run: Run) -> Trainer:
-    """Train again from where a run began, or went on from a checkpoint, with its moves, as far as it has come.
-
-    On the CPU the weights that come out are the run's, bit for bit.
-
-    Raises:
-        SRKitError: the run has not begun.
-    """
-    if run._beginning is None:
-        raise SRKitError("this run has not begun: there is nothing to replay")
-    with run.between_steps() as trainer:
-        again, last, moves = trainer.fresh(), trainer.step_number, list(trainer.history.moves)
-    again.load_state(copy.deepcopy(run._beginning))
-    while True:
-        again.change(**{move.name: move.new for move in moves if move.step == again.step_number})
-        if again.step_number >= last:
-            break
-        next(again)
-    if run.state == "finished":
-        next(again, None)  # what a Trainer does at its end, it does here
-    return again

@@ -14,7 +14,7 @@ from statistics import fmean
 from matplotlib.ticker import MaxNLocator
 
 from srkit.figures.plots import PROBABILITIES
-from srkit.live.film import Film, Frame
+from srkit.live.film import Film, Frame, weight_of
 from srkit.training import History, Move
 from srkit.training.history import Row
 
@@ -24,6 +24,7 @@ PSNR = "currentColor"
 POINTS = 300  # a line
 WIDTH = 720  # of the drawing; the browser stretches it
 LEFT, RIGHT = 46, WIDTH - 12  # where the axes lie
+ROLES = {"raw": (1, 0.35, ""), "line": (2, 1, ""), "coarse": (2, 1, "7 4"), "ghost": (1.5, 0.45, "2 4")}  # of a line
 TALL = {"psnr": 84, "terms": 104, "coin": 64, "hyper": 48}  # of a panel
 GAP, FOOT = 20, 20  # above each panel for its words, and below the last for the steps
 
@@ -32,8 +33,16 @@ Line = list[list[Point]]  # in pieces
 
 
 def colors_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each term: that of its slider and of its curves."""
+    """A colour for each weight: that of its slider and of its curves."""
     return {name: COLORS[index % len(COLORS)] for index, name in enumerate(names)}
+
+
+def term_colors(film: Film) -> dict[str, str]:
+    """A colour for each term that a film measures: that of the weight which holds for it."""
+    weights, terms = [name for name in film.frames[-1].weights if name != "lr"], film.bicubic.terms
+    weight = {name: weight_of(name, weights) for name in terms}
+    colours = colors_of(dict.fromkeys([*weights, *weight.values()]))
+    return {name: colours[weight[name]] for name in terms}
 
 
 def draw(film: Film, history: History, at: Frame | None = None) -> str:
@@ -53,7 +62,7 @@ def draw(film: Film, history: History, at: Frame | None = None) -> str:
     ends = [frames[-1].step, *(one.step for one in ghost[-1:]), *(row["step"] for row in rows[-1:])]
     last = max([1, *ends, *(move.step for move in moves)])
     names = [name for name in bicubic.terms if bicubic.terms[name] > 0]
-    relative = {name: (bicubic.terms[name], colour) for name, colour in colors_of(bicubic.terms).items()}
+    relative = {name: (bicubic.terms[name], colour) for name, colour in term_colors(film).items()}
 
     def of(name: str, some: Sequence[Frame]) -> Line:
         return [[(one.step, one.terms[name] / relative[name][0]) for one in some if name in one.terms]]
@@ -67,13 +76,14 @@ def draw(film: Film, history: History, at: Frame | None = None) -> str:
         .add("PSNR", [psnr[1]], PSNR, "ghost").add("PSNR", [psnr[0]], PSNR, "line"),
         _Panel("terms", "<b>each term</b> there, as a multiple of bicubic's", 1.0),
     ]  # fmt: skip
-    for name in names:
+    for number, name in enumerate(names):
         colour = relative[name][1]
+        role = "coarse" if colour in [relative[one][1] for one in names[number + 1 :]] else "line"  # of one weight
         panels[1].words += f' <tspan fill="{colour}" font-weight="bold">■ {escape(name)}</tspan>'
         panels[1].add(name, batches[name], colour, "raw")
-        panels[1].add(name, of(name, ghost), colour, "ghost").add(name, of(name, frames), colour, "line")
+        panels[1].add(name, of(name, ghost), colour, "ghost").add(name, of(name, frames), colour, role)
     if any(name in row for name in PROBABILITIES for row in rows[-1:]):
-        coin = _Panel("coin", "<b>D(real)</b> and <b>D(output)</b>, mean probability · dashed: a coin", 0.5)
+        coin = _Panel("coin", "<b>D(real)</b> and <b>D(fake)</b>, mean probabilities · dashed: a coin", 0.5)
         for name, colour in zip(PROBABILITIES, (PSNR, COLORS[1]), strict=True):
             coin.add(name, [smoothed(piece) for piece in line(rows, name)], colour, "line")
         panels.append(coin)
@@ -127,7 +137,7 @@ class _Panel:
         parts.append(f'<path d="M{LEFT} {y(self.level):.1f}H{RIGHT}" stroke="currentColor" stroke-dasharray="7 4" '
                      'opacity=".6"/>')  # fmt: skip
         for name, pieces, colour, role in self.lines:
-            width, opacity, dash = {"raw": (1, 0.35, ""), "line": (2, 1, ""), "ghost": (1.5, 0.45, "2 4")}[role]
+            width, opacity, dash = ROLES[role]
             path = "".join(_path([(x(step), y(value)) for step, value in piece]) for piece in pieces)
             if path and math.isfinite(self.level):
                 look = f'stroke="{colour}" stroke-width="{width}" opacity="{opacity}" stroke-dasharray="{dash}"'

@@ -70,7 +70,7 @@ class FineTuner(Trainer):
     def __next__(self) -> int:
         """As Trainer's; the start is measured before the first step, and too long without a better one is the end."""
         if self.step_number == 0 and not self.history.rows:
-            self._claim_folder()
+            self.claim()
             self.validate()
         scores = list(self._scores().values())
         if self.step_number >= self.steps or len(scores) - 1 - scores.index(max(scores)) >= self.patience:

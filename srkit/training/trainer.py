@@ -73,7 +73,7 @@ class Trainer(Stepper):
         if self.step_number >= self.steps:
             self.release()
             raise StopIteration
-        self._claim_folder()
+        self.claim()
         with self.memory():
             self._next()
         return self.step_number
@@ -210,8 +210,12 @@ class Trainer(Stepper):
             checkpoint.save(self.state(), self.out / name, keep)
         self.processes.wait()  # whoever ended before it stands would have the launcher end the writer
 
-    def _claim_folder(self) -> None:
-        """Before a step: lock the folder; before the first, move what another training left there out of the way."""
+    def claim(self) -> None:
+        """Before a step: lock the folder; before the first, move what another training left there out of the way.
+
+        Raises:
+            SRKitError: another process trains there, or the folder cannot be written.
+        """
         if self.step_number == 0:
             self.processes.wait()  # another process may still be reading what is there
         if self.out and self.processes.is_main and self._lock is None:

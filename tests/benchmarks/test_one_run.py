@@ -99,7 +99,9 @@ def test_every_side_does_its_steps(part, tmp_path):
 @pytest.mark.slow
 def test_the_dashboard_is_watched():
     facts = dashboard.compare("cpu", rounds=1, seconds=0, batch_size=1)
-    assert facts["ratio"] > 0 and len(facts["remarks"]) == 1
+    for one in facts["trainings"].values():
+        assert one["ratio"] > 0 and all(seconds > 0 for seconds in (*one["response"], *one["processor"].values()))
+    assert len(facts["remarks"]) == 2 * len(facts["trainings"]) == 4
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import classic, distil, efficient, perceptual, speedrun, srgan, strip, transfer
+from benchmarks import classic, distil, efficient, film, perceptual, speedrun, srgan, strip, transfer
 from benchmarks.speedruns import muon
 from benchmarks.textbook import make_folder
 from srkit import models
@@ -45,6 +45,18 @@ def test_perceptual_gives_each_term_its_share(photos):
     assert set(facts["measured"]) == {"bicubic", "MSE", "MSE + VGG"} and "random" in text
     weights = published("perceptual")["weights"]
     assert weights["mse"] == 1 and min(weights.values()) > 0
+
+
+def test_a_recorded_run_moves_as_its_script_says_and_is_a_page(photos, tmp_path):
+    options = film.Options(
+        data=photos, features="small-vgg", steps=8, batch_size=1, patch_size=48, out=tmp_path / "out"
+    )
+    facts, text = film.run(options)
+    assert {move["step"] for move in facts["moves"]} == {1, 5, 6} and "small VGG" in text
+    last = facts["frames"][-1]
+    assert last["step"] == 8 and last["loss"]["mse"] == pytest.approx(0.5, abs=0.3)
+    for name in ("live.html", "live.gif", "live.json"):
+        assert 0 < (tmp_path / "out" / name).stat().st_size < 1_500_000
 
 
 def test_srgan_compares_shares(photos, monkeypatch):

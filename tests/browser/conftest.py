@@ -26,18 +26,22 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
+def program(playwright) -> str:
+    """Chromium: the system's, or the one that Playwright installed."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or playwright.chromium.executable_path
+
+
 @pytest.fixture(scope="module")  # no longer, because Playwright keeps an event loop running
 def browser():
-    """Chromium: the system's, or the one that Playwright installed."""
+    """Chromium, see `program`."""
     if importlib.util.find_spec("playwright") is None:
         missing("needs Playwright: uv sync, or pip install playwright")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        program = shutil.which("chromium") or shutil.which("chromium-browser") or playwright.chromium.executable_path
-        if not Path(program).exists():
+        if not Path(program(playwright)).exists():
             missing("needs Chromium: apt-get install chromium, or: playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=program, args=QUIET)
+        browser = playwright.chromium.launch(executable_path=program(playwright), args=QUIET)
         yield browser
         browser.close()
 

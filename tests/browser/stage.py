@@ -104,12 +104,12 @@ class Stage:
         self.page = browser.new_page(viewport={"width": 1280, "height": 1400})
         self.page.set_default_timeout(8_000)  # `wait` asks again
         self.page.on("pageerror", lambda error: self.page_errors.append(str(error)))
-        self.page.goto(f"{server.url}{self.address}{notebook.name}?token={TOKEN}", timeout=60_000)
-        self.wait("the notebook's kernel", self._kernel_file, 60)
+        self.page.goto(f"{server.url}{self.address}{notebook.name}?token={TOKEN}", timeout=180_000)
+        self.wait("the notebook's kernel", self._kernel_file, 180)
         self.kernel.load_connection_file(str(self._kernel_file()))
         self.kernel.start_channels()
-        self.wait("an answer from the kernel", self._kernel_answers, 60)
-        self.wait("the notebook in the page", lambda: self.page.evaluate(self.ready), 60)
+        self.wait("an answer from the kernel", self._kernel_answers, 180)
+        self.wait("the notebook in the page", lambda: self.page.evaluate(self.ready), 180)
 
     def _kernel_file(self) -> Path | None:
         sessions = self.server.get("/api/sessions")
@@ -227,7 +227,7 @@ class Stage:
         self.page.keyboard.press("Control+s")
         self.page.wait_for_timeout(1500)
         self.page.reload()
-        self.wait("the notebook in the page", lambda: self.page.evaluate(self.ready), 60)
+        self.wait("the notebook in the page", lambda: self.page.evaluate(self.ready), 180)
 
     # ---------------------------------------------------------------------------------------- kernel
 

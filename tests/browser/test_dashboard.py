@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import nbformat
 import pytest
 
@@ -54,6 +56,10 @@ def test_start_move_compare_go_back_and_stop(page):
     page.wait_for(f"run.trainer.loss.weights['{TERM}'] == 0.05", timeout=60)
     page.press(f"λ {TERM}", "ArrowRight")
     page.wait_for(f"run.trainer.loss.weights['{TERM}'] > 0.05", timeout=60)
+    handle = page.slider(f"λ {TERM}").locator(page.handle)
+    words = re.compile(r"0\.0\d+, (loss \d+%, gradient \d+%|off: .*)$")
+    page.wait("the slider in words", lambda: words.match(handle.get_attribute("aria-valuetext") or ""))
+    assert handle.get_attribute("aria-label") == f"weight of {TERM}" and handle.get_attribute("role") == "slider"
     page.drag_to_left_end(f"λ {TERM}")
     page.wait_for(f"run.trainer.loss.weights['{TERM}'] == 0", timeout=60)
     moves = page.ask("run.history.moves")
@@ -83,6 +89,8 @@ def test_start_move_compare_go_back_and_stop(page):
     step = page.ask("run.step")
     page.press("time", "Home")
     page.wait_for("board.screen.frame is run.film.frames[0]")
+    time = page.slider("time").locator(page.handle)
+    page.wait("the time in words", lambda: time.get_attribute("aria-valuetext") == "step 0")
     page.button("go on from here")
     page.wait_for(f"run.step < {step} and board.screen.frame is None")
     page.button("+1000 steps")

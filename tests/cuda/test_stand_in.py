@@ -17,6 +17,7 @@ from srkit.data import ImageDataset, load_dataset
 from srkit.data.degradation import Camera, PhotoDegradation
 from srkit.data.images import write
 from srkit.models.features import load_features
+from srkit.settings import Setup, Student, choose_device, current_profile
 from srkit.training import (
     FineTuner,
     GANConfig,
@@ -103,12 +104,32 @@ def test_gan_and_its_replay(pictures, tmp_path):
     run.wait()
     assert not run.error and run.film.frames[-1].step == 8 and run.film.frames[-1].details.device.type == "cpu"
     run.snapshot()
+    run.place("picture", 8, 8)
+    assert not run.error and run.film.frames[-1].step == 8
     run.undo()
     run.start()
     run.wait()
     assert not run.error and run.step == 8
     assert live.replay(run).step_number == 8
     assert gan(pictures, tmp_path).restore().step_number == 8
+
+
+def test_a_dashboards_click_films_frames_and_snapshots_anew(pictures, tmp_path):
+    config = TrainConfig(steps=4, ema=0.9, **SMALL, **PERCEPTUAL)
+    run = live.Run(Trainer(network(), pictures, config), photograph(128, 128), {"picture": (0, 0)})
+    board = live.Dashboard(run, Setup("04", current_profile("quick"), choose_device(), Student(), tmp_path, tmp_path))
+    first = board.keep()
+    run.start()
+    run.wait()
+    board.refresh()
+    run.film.frames.remove(first.frame)  # as one of a future that was left
+    before = first.frame.details
+    board.gallery.place("picture", 32, 32)
+    board.refresh()
+    assert not run.error and not board.failure and not torch.equal(first.frame.details, before)
+    assert [frame.details.device.type for frame in (first.frame, *run.film.frames)] == ["cpu"] * (
+        len(run.film.frames) + 1
+    )
 
 
 def test_fine_tuning_and_comparing(pictures, tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from srkit import live, models, settings
 from srkit.data import ImageDataset
-from srkit.data.images import to_uint8
+from srkit.data.images import degrade, to_uint8
 from srkit.live import dashboard, export, svg
 from srkit.losses import WeightedLoss
 from srkit.settings import SRKitError
@@ -236,6 +236,37 @@ def test_a_click_on_the_whole_picture_moves_the_detail(board, run):
     overlay = [w for w in widgets(board.view) if getattr(w, "tooltip", None) == "detail in row 1, column 6"]
     overlay[0].click()
     assert run.film.places == {"picture": (24, 0)} and not board.failure
+
+
+def test_snapshots_show_the_detail_that_is_watched_and_a_click_lets_nothing_go_unasked(board, run):
+    run.film.pictures["picture"] = high = photograph(150, 180)
+    run.film._low["picture"] = degrade(high, 2)
+    run.place("picture", 0, 0)
+    press(board, "keep this")
+    train(board)
+    press(board, "keep this")
+    first, second = board.gallery.kept
+    run.film.frames.remove(first.frame)  # as one of a future that was left
+    run.film.frames[0].state = None
+    before, tiles, count = first.frame.details, board.tiles.view.children[0], len(run.film.frames)
+    click = next(w for w in widgets(board.view) if getattr(w, "tooltip", None) == "detail in row 6, column 6")
+    click.click()
+    assert run.film.places == {"picture": (0, 0)} and f"1 of {count} moments have no checkpoint" in page(board)
+    click.click()
+    assert run.film.places == {"picture": (84, 54)} and len(run.film.frames) == count - 1 and not board.failure
+    for kept in (first, second):
+        again = run.film.take(kept.model, run.trainer.loss, 0)
+        assert torch.equal(kept.frame.details, again.details) and kept.frame.psnr == again.psnr
+    assert not torch.equal(first.frame.details, before) and board.tiles.view.children[0] is not tiles
+
+
+def test_what_is_compared_is_made_only_where_something_is_new(board, run, monkeypatch):
+    made, other = [], board.gallery.other
+    monkeypatch.setattr(board.gallery, "other", lambda name: (made.append(name), other(name))[1])
+    board.refresh()
+    assert made == []
+    train(board)
+    assert made == ["bicubic"]  # the small pictures stand
 
 
 def test_missions_are_checked_and_stand_in_the_summary(run, here, capsys):

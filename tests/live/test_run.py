@@ -425,3 +425,88 @@ def test_outputs_weighed_one_by_one_are_filmed(dataset):
     run.start()
     assert run.wait(60) and run.state == "finished", run.error
     assert {"x4/mse", "x2/l1"} <= {*run.film.frames[-1].terms}
+
+
+def test_a_weight_has_the_share_of_the_outputs_for_which_it_holds(dataset):
+    torch.manual_seed(0)
+    config = TrainConfig(**{**SETTINGS, "steps": 1, "patch_size": 24, "loss": {"mse": 1.0, "x2/mse": 0.5, "l1": 0.0}})
+    run = live.Run(Trainer(models.create("superresnet-multi", channels=4), dataset, config), photograph(48, 48))
+    (frame,) = run.film.frames
+    weighted = {"mse": frame.terms["x4/mse"], "x2/mse": 0.5 * frame.terms["x2/mse"], "l1": 0.0}
+    expected = {name: value / sum(weighted.values()) for name, value in weighted.items()}
+    assert frame.loss == pytest.approx(expected) and frame.pull.keys() == frame.loss.keys()
+    assert sum(frame.pull.values()) == pytest.approx(1)
+
+
+def test_what_failed_keeps_its_film_and_leaves_the_folder_to_others_between_two_steps(make, tmp_path):
+    run = make(tmp_path / "run")
+    step, released = run.trainer.step, []
+
+    def fail(batch):
+        if run.step == 12:
+            raise ZeroDivisionError
+        return step(batch)
+
+    def release(of=run.trainer.release):
+        released.append(run._step_lock._is_owned())
+        of()
+
+    run.trainer.step, run.trainer.release = fail, release
+    run.start()
+    assert run.wait(30) and run.state == "failed" and released == [True]
+    kept = torch.load(tmp_path / "run" / "film.pt", weights_only=True)
+    assert [row["step"] for row in kept["rows"]] == [frame.step for frame in run.film.frames]
+
+
+@pytest.mark.parametrize("step", [0, 11])
+def test_after_a_way_back_the_folder_holds_this_future(make, tmp_path, monkeypatch, step):
+    run = make(tmp_path / "run", steps=40)
+    run.plan = {11: {"l1": 0.5}}
+    run.start()
+    assert run.wait(30) and checkpoint.load(tmp_path / "run" / "last.pt")["step"] == 40
+    run.go_back(next(frame for frame in run.film.frames if frame.step == step))
+    assert run.trainer._lock is None  # nobody trains
+    monkeypatch.setattr("srkit.live.run._current", None)  # the kernel is killed, and another one begun
+    again = make(tmp_path / "run", steps=40)
+    assert again.step == step and again.history.moves == [] and again.film.frames[-1].step == step
+    other = tmp_path / "run" / ("previous.pt" if step else "replaced/1/last.pt")
+    assert checkpoint.load(other)["step"] == 40
+
+
+def test_a_way_back_while_it_trains_keeps_the_folder(make, tmp_path):
+    run = make(tmp_path / "run")
+    run.start()
+    until(lambda: run.step > 20)
+    run.go_back(run.film.frames[0])
+    assert run.trainer._lock is not None
+    until(lambda: run.step > 20)
+    assert run.state == "running", run.error
+
+
+def test_another_detail_keeps_what_was_trained_then(make):
+    run = make(steps=30)
+    run.film = film.Film({"picture": photograph(150, 180)}, 2, {"picture": (0, 0)})
+    run.film.bicubic = run.film.compare(run.trainer.model, run.trainer.loss)
+    run._take_frame(run.film)
+    run.plan = {0: {"mse": 0.0, "l1": 0.5}, 20: {"mse": 1.0, "l1": 0.0}}
+    run.start()
+    assert run.wait(30)
+    run.film.frames[0].state = None  # as one of before a restart
+    steps = [frame.step for frame in run.film.frames if frame.state]
+    run.place("picture", 84, 30)
+    assert [frame.step for frame in run.film.frames] == steps
+    early, late = (next(one for one in run.film.frames if one.step == step) for step in (20, 30))
+    assert early.weights["l1"] == 0.5 and early.loss == early.pull == {"mse": 0, "l1": 1}
+    assert late.loss == late.pull == {"mse": 1, "l1": 0} and run.trainer.loss.weights == {"mse": 1.0, "l1": 0.0}
+
+
+def test_a_frame_shrinks_no_picture_and_a_detail_only_its_own(monkeypatch):
+    shrunk = []
+    monkeypatch.setattr(film, "degrade", lambda high, scale: (shrunk.append(1), degrade(high, scale))[1])
+    made = film.Film({"one": photograph(150, 180), "two": photograph(120, 120)}, 2)
+    windows = dict(made._windows)
+    model, loss = srcnn().eval(), WeightedLoss({"mse": 1.0})
+    made.place("one", 0, 0)
+    made.take(model, loss, 0)
+    made.compare(model, loss)
+    assert len(shrunk) == 2 and made._windows["two"] is windows["two"] and made._windows["one"] is not windows["one"]

@@ -107,3 +107,13 @@ def test_a_discriminators_probabilities_stand_between_0_and_1_beside_a_coins():
     graph = draw(film_of(50), made)
     assert {"D/real", "D/fake"} < set(lines(graph)) and "a coin" in words(graph)
     assert "a coin" not in words(draw(film_of(), history()))
+
+
+def test_a_curve_has_the_colour_of_its_weights_slider():
+    terms = {"x2/mse": 1.0, "x4/mse": 1.0, "x2/l1": 1.0, "x4/l1": 1.0}
+    made = film_of(**terms)
+    made.frames[-1].weights = {"l1": 1.0, "mse": 0.0, "x2/mse": 0.5, "lr": 1e-3}
+    of = svg.colors_of(["l1", "mse", "x2/mse"])
+    assert svg.term_colors(made) == {"x2/mse": of["x2/mse"], "x4/mse": of["mse"], "x2/l1": of["l1"], "x4/l1": of["l1"]}
+    graph = draw(made, history())
+    assert list(lines(graph, "coarse")) == ["x2/l1"] and {"x4/l1", "x2/mse", "x4/mse"} < set(lines(graph))
