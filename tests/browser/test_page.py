@@ -5,22 +5,19 @@ from __future__ import annotations
 import functools
 import http.server
 import io
-import os
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import photograph
 from PIL import Image
 
 from srkit import inference, models
 from srkit.app.static import write_page
 from srkit.data import images
 from srkit.settings import SRKitError
-
-RUNTIME = Path(os.environ.get("SRKIT_ORT", "node_modules/onnxruntime-web/dist"))  # as its package has it
 
 
 @pytest.fixture(scope="module")
@@ -33,15 +30,14 @@ def network():
 
 
 @pytest.fixture(scope="module")
-def address(network, tmp_path_factory):
+def address(network, runtime, tmp_path_factory):
     """The pages of a network and of a style, served on this machine."""
-    if not RUNTIME.is_dir():
-        pytest.skip("needs onnxruntime-web: npm install onnxruntime-web, or SRKIT_ORT=its folder dist")
     pytest.importorskip("onnxscript")
     folder = tmp_path_factory.mktemp("pages")
-    write_page(network, "mine", folder / "mine", RUNTIME)
+    write_page(network, "mine", folder / "mine", runtime)
     torch.manual_seed(0)
-    write_page(models.create("style", channels=4, blocks=1), "paint", folder / "paint", RUNTIME)
+    write_page(models.create("style", channels=4, blocks=1), "paint", folder / "paint", runtime)
+    write_page(models.load("efficient-x4"), "efficient", folder / "efficient", runtime)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     handler.log_message = lambda *_: None  # type: ignore[attr-defined]
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -106,6 +102,20 @@ def test_a_style_repaints_there(browser, address):
     page.close()
 
 
+@pytest.mark.slow
+def test_a_megapixel_by_a_network_that_comes_along_is_pytorchs(browser, address):
+    """`pytest -n 0 -s tests/browser/test_page.py -k megapixel` prints the seconds."""
+    low = images.to_uint8(photograph(250, 250))
+    page = browser.new_page()
+    page.goto(f"{address}/efficient/")
+    text = give(page, "photo.png", png(low.permute(1, 2, 0).numpy()))
+    wanted = images.to_uint8(inference.upscale(models.load("efficient-x4"), images.from_uint8(low)))
+    apart = np.abs(shown(page).astype(int) - wanted.permute(1, 2, 0).numpy())
+    print(f"efficient-x4: {text}; at most {apart.max()} grey levels from PyTorch, {(apart > 0).mean():.4%} of values")
+    assert "1000 x 1000 pixels in" in text and apart.max() <= 1
+    page.close()
+
+
 def test_bad_files_are_one_line_and_the_next_one_works(browser, address):
     page = browser.new_page()
     page.goto(f"{address}/mine/")
@@ -116,12 +126,10 @@ def test_bad_files_are_one_line_and_the_next_one_works(browser, address):
     page.close()
 
 
-def test_from_a_file_a_local_runtime_says_what_to_do(browser, network, tmp_path):
-    if not RUNTIME.is_dir():
-        pytest.skip("needs onnxruntime-web")
+def test_from_a_file_a_local_runtime_says_what_to_do(browser, network, runtime, tmp_path):
     pytest.importorskip("onnxscript")
     page = browser.new_page()
-    page.goto(write_page(network, "mine", tmp_path, RUNTIME).as_uri())
+    page.goto(write_page(network, "mine", tmp_path, runtime).as_uri())
     page.wait_for_function("document.getElementById('said').className == 'bad'", timeout=60_000)
     assert "python -m http.server" in (page.locator("#said").text_content() or "")
     page.close()
