@@ -177,9 +177,10 @@ def preferences(
     first.set(xticks=[], xlabel="in the order of people", ylabel="Bradley-Terry score (up: preferred)", title="people")
     for ax, name in zip(others, names, strict=True):
         agree = spearman([row[name] for row in known], [score.score for score in scores.values()])
-        what = {"psnr": "PSNR on luma / dB", "ssim": "SSIM on luma"}.get(name) or title_of(name)[1]
-        title = {"psnr": "PSNR", "ssim": "SSIM"}.get(name, name)
-        ax.set(xlabel=plain(what), title=plain(f"{title}: rank correlation {agree:+.2f}"))
+        title, unit = {"psnr": ("PSNR", "on luma / dB"), "ssim": ("SSIM", "on luma")}.get(name) or title_of(name)
+        unit = "lower is better" if "(" in name else textwrap.fill(unit, 24)  # BRISQUE (piq 0.8.0), a measure's column
+        ax.set_title(plain(f"{title}\nrank correlation {agree:+.2f}"), fontsize=11)
+        ax.set(xlabel=plain(unit))
         ax.margins(x=0.12)
     for ax in fig.axes:
         ax.axhline(0, color="grey", lw=1)

@@ -13,7 +13,7 @@ from html import escape
 from typing import Any
 
 import ipywidgets as W
-from IPython.display import display
+from IPython.display import HTML, display
 from torch import Tensor
 
 from srkit.data.images import to_uint8
@@ -53,7 +53,10 @@ def blind_test(
             file of answers that is damaged.
     """
     test = BlindTest(outputs, here, tables, count)
-    display(test.view)
+    if os.environ.get("SRKIT_HEADLESS"):
+        display(HTML(STYLE + test.pair + test.told))
+    else:
+        display(test.view)
     return test
 
 
@@ -88,6 +91,16 @@ class BlindTest:
         self._since = 0.0  # when the pair that is shown was
         self._build()
         self._draw()
+
+    @property
+    def pair(self) -> str:
+        """The two pictures that are shown, as HTML."""
+        return self._pair.value
+
+    @property
+    def told(self) -> str:
+        """What stands below them, as HTML."""
+        return self._told.value
 
     # ------------------------------------------------------------------------------ what its buttons do
 

@@ -44,7 +44,7 @@ def asked(outputs, here, monkeypatch):
 
 def shown(asked) -> list[float]:
     """The grey of the two pictures in the page."""
-    packed = re.findall(r'alt="(?:left|right) picture" src="data:image/png;base64,([^"]+)"', asked._pair.value)
+    packed = re.findall(r'alt="(?:left|right) picture" src="data:image/png;base64,([^"]+)"', asked.pair)
     return [Image.open(io.BytesIO(base64.b64decode(one))).getpixel((0, 0))[0] for one in packed]
 
 
@@ -58,11 +58,11 @@ def test_asks_each_pair_of_each_picture_once_with_both_sides_and_says_no_name(as
     for picture, left, right in asked.trials:
         wanted = [round(255 * outputs[method][picture][0, 0, 0].item()) for method in (left, right)]
         assert shown(asked) == wanted
-        page = asked._pair.value + asked._told.value
+        page = asked.pair + asked.told
         assert not any(name in page for name in (*METHODS, picture, "efficient"))
         asked.answer("right")
     assert [answer.better for answer in asked.answers] == [right for _, _, right in asked.trials]
-    assert "all 6 pairs are answered" in asked._told.value and all(one.disabled for one in asked._buttons)
+    assert "all 6 pairs are answered" in asked.told and all(one.disabled for one in asked._buttons)
     asked.answer("left")
     assert len(asked.answers) == 6
 
@@ -79,12 +79,10 @@ def test_buttons_keys_and_undo_reach_the_file(asked):
     asked._keys.value = "2"
     assert asked._keys.value == "" and [one.better for one in asked.answers] == [asked.trials[0][1], asked.trials[1][2]]
     asked._keys.value = "x"
-    assert len(asked.answers) == 2 and "pair 3 of 6" in asked._told.value
+    assert len(asked.answers) == 2 and "pair 3 of 6" in asked.told
     assert opinions.read(asked.path).answers == asked.answers and asked.path.name == "18_15.json"
     press(asked, "undo")
-    assert (
-        opinions.read(asked.path).answers == asked.answers == asked.answers[:1] and "pair 2 of 6" in asked._told.value
-    )
+    assert opinions.read(asked.path).answers == asked.answers == asked.answers[:1] and "pair 2 of 6" in asked.told
 
 
 def test_the_second_half_of_a_double_click_is_no_answer(asked, monkeypatch):
@@ -99,7 +97,7 @@ def test_a_second_time_goes_on_where_the_first_ended(asked, outputs, here):
     asked.answer("right")
     table = metrics.evaluate(models.create("bicubic", 2), [("face", photograph(32, 32))])
     later = live.BlindTest(outputs, here, {"bicubic": table}, count=4)
-    assert later.answers == asked.answers and "pair 3 of 4" in later._told.value
+    assert later.answers == asked.answers and "pair 3 of 4" in later.told
     later.answer("left")
     assert opinions.read(asked.path).measures["bicubic"]["psnr"] == pytest.approx(table.psnr)
     later.undo()
@@ -112,8 +110,10 @@ def test_a_second_time_goes_on_where_the_first_ended(asked, outputs, here):
 
 def test_nobody_is_asked_headless(outputs, here, monkeypatch):
     monkeypatch.setenv("SRKIT_HEADLESS", "1")
-    asked = live.BlindTest(outputs, here)
-    assert "nobody is here to answer" in asked._told.value and not asked.path.exists()
+    seen = []
+    monkeypatch.setattr(blind, "display", seen.append)
+    asked = live.blind_test(outputs, here)
+    assert seen[0].data.count("<img ") == 2 and "nobody is here to answer" in seen[0].data and not asked.path.exists()
 
 
 def test_what_cannot_be_compared_or_kept_is_one_line(asked, outputs, here, monkeypatch):
@@ -132,7 +132,7 @@ def test_what_cannot_be_compared_or_kept_is_one_line(asked, outputs, here, monke
 
     monkeypatch.setattr(opinions, "write", full)
     press(asked, "left (1)")
-    assert "the disk is &lt;full&gt;" in asked._told.value and asked.answers == [] and len(asked._left) == 6
+    assert "the disk is &lt;full&gt;" in asked.told and asked.answers == [] and len(asked._left) == 6
     asked.path.parent.mkdir(parents=True)
     asked.path.write_text("{")
     with pytest.raises(SRKitError, match=r"18_15\.json"):

@@ -104,6 +104,6 @@ def test_the_page_tells_the_rank_correlation_and_leaves_out_what_is_not_measured
     del measures["A"]["relu3_3"]
     page = figures.preferences(found, measures)
     titles = [ax.get_title() for ax in page.axes]
-    assert titles == ["people", "PSNR: rank correlation +1.00", "SSIM: rank correlation -1.00"]
+    assert titles == ["people", "PSNR\nrank correlation +1.00", "SSIM\nrank correlation -1.00"]
     assert len(figures.preferences(found).axes) == 1
     assert len([*itertools.chain(*[ax.containers for ax in page.axes])]) == 9
