@@ -131,7 +131,7 @@ class Poll:
         print(f"{'':24}{'score':>7}{'95 %':>8}   preferred")
         for name, one in scores.items():
             print(f"{name:24}{one.score:+7.2f}{one.half:8.2f}   {one.wins} of {one.pairs}")
-        words = f"{len(poll.answers)} answers, {poll.people} people"
+        words = f"{len(poll.answers)} answers, {poll.people} {'person' if poll.people == 1 else 'people'}"
         page = figures.preferences(scores, poll.measures, words)
         with atomic_write(self.out) as draft:
             page.savefig(draft)

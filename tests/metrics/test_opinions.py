@@ -91,7 +91,7 @@ def test_the_command_prints_scores_names_what_it_skips_and_draws(tmp_path, capsy
     assert main(["poll", str(tmp_path / "class"), "--out", str(tmp_path / "poll.png")]) == 0
     said = capsys.readouterr()
     assert [line.split()[0] for line in said.out.splitlines()[1:4]] == ["C", "B", "A"]
-    assert "60 answers, 1 people" in said.out and "bad.json is skipped" in said.err
+    assert "60 answers, 1 person" in said.out and "bad.json is skipped" in said.err
     assert (tmp_path / "poll.png").stat().st_size > 10_000
     assert main(["poll", str(tmp_path / "nowhere")]) == 2
 
