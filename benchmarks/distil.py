@@ -32,6 +32,7 @@ from benchmarks.timing import Facts
 from srkit.data import ImageDataset
 from srkit.data.degradation import blur, jpeg
 from srkit.data.images import resize
+from srkit.metrics.opinions import spearman
 from srkit.models.features import FOLDER, VGG16, Extractor, SmallVGG
 from srkit.models.files import weights_sha256
 from srkit.settings import atomic_write, choose_device
@@ -269,12 +270,6 @@ def _pull(network: Extractor, high: Tensor, spoilt: Tensor, layer: str) -> Tenso
     spoilt = spoilt.clone().requires_grad_(True)
     (pull,) = torch.autograd.grad((network(spoilt)[layer] - whole).square().mean(), spoilt)
     return pull.flatten()
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation of two rows of numbers without ties."""
-    ranks = torch.tensor([a, b], dtype=torch.float64).argsort(1).argsort(1).double()
-    return torch.corrcoef(ranks)[0, 1].item()
 
 
 def speed(networks: Mapping[str, Extractor], rounds: int = 7) -> dict[str, float]:

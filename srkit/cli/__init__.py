@@ -19,7 +19,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from srkit import __version__
 from srkit.cli.app import App
 from srkit.cli.style import Style
-from srkit.cli.teach import Contest, Grade, Handout, Submit
+from srkit.cli.teach import Contest, Grade, Handout, Poll, Submit
 from srkit.cli.train import Compare, Pictures, Resume, Train
 from srkit.cli.upscale import Upscale
 from srkit.cli.use import Data, Evaluate, Export, Inspect, Run
@@ -30,7 +30,7 @@ from srkit.training.devices import check_alone
 COMMANDS: dict[str, type] = {
     "run": Run, "train": Train, "resume": Resume, "compare": Compare, "inspect": Inspect, "upscale": Upscale,
     "style": Style, "export": Export, "evaluate": Evaluate, "data": Data, "app": App,
-    "handout": Handout, "submit": Submit, "grade": Grade, "contest": Contest,
+    "handout": Handout, "submit": Submit, "grade": Grade, "contest": Contest, "poll": Poll,
 }  # fmt: skip
 ABOUT = "Learn image super-resolution: lessons, training, measuring, upscaling. `srkit --version` says which srkit."
 RULES = ConstructorRegistry()

@@ -1,4 +1,4 @@
-"""The commands of a class: handout, submit, grade, contest."""
+"""The commands of a class: handout, submit, grade, contest, poll."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from srkit.course import grading, handout, inbox, packing, reports, rules
-from srkit.settings import SRKitError, lock, root
+from srkit.metrics import opinions
+from srkit.settings import SRKitError, atomic_write, lock, root
 
 
 @dataclass
@@ -105,3 +106,33 @@ class Contest(Grade):
 
     def __call__(self) -> None:
         print(reports.write_standings(*self.graded("contest")))
+
+
+@dataclass
+class Poll:
+    """Pool the answers of a class's blind tests: scores with 95 % intervals, and a page that plots them.
+
+    Each student hands in runs/opinions/ID.json. Scores are Bradley and Terry's: one that is 1 higher was preferred in
+    73 of 100 pairs. Damaged files are skipped, and named.
+    """
+
+    # The folder with all files, at any depth.
+    folder: Positional[Path]
+    # The page.
+    out: Path = Path("runs/poll.png")
+
+    def __call__(self) -> None:
+        from srkit import figures
+
+        poll = opinions.read(self.folder)
+        for line in poll.skipped:
+            print(f"srkit: {line}", file=sys.stderr)
+        scores = opinions.scores(poll.answers)
+        print(f"{'':24}{'score':>7}{'95 %':>8}   preferred")
+        for name, one in scores.items():
+            print(f"{name:24}{one.score:+7.2f}{one.half:8.2f}   {one.wins} of {one.pairs}")
+        words = f"{len(poll.answers)} answers, {poll.people} {'person' if poll.people == 1 else 'people'}"
+        page = figures.preferences(scores, poll.measures, words)
+        with atomic_write(self.out) as draft:
+            page.savefig(draft)
+        print(f"{words}; {self.out}")

@@ -24,7 +24,9 @@ from typing import Any
 from srkit.course import pages
 from srkit.settings import SRKitError, current_profile, root, unknown
 
-LESSON = re.compile(r"\d\d_\w+")  # 03_mse_training, but not a student's 03_mse_training-Copy1 or Untitled
+LESSON = re.compile(
+    r"\d\d[a-z]?_\w+"
+)  # 03_mse_training, 01b_quality, but not a student's 03_mse_training-Copy1 or Untitled
 HOME = Path(__file__).resolve().parents[2]
 # glibc keeps freed memory for the next step, where it would return it to the system, which maps it anew page by page.
 # A step of SRCNN on 16 patches of 240 x 240 on one core took 13 % less processor time (median of five pairs, 9 to 22 %)
@@ -62,7 +64,7 @@ def find(lessons: Sequence[str | Path] = ()) -> list[Path]:
     They lie in notebooks/ of `root()`, else of the clone that srkit was installed from.
 
     Args:
-        lessons: numbers ("3", "03"), names ("03_mse_training") or paths of notebooks.
+        lessons: numbers ("3", "03", "1b"), names ("03_mse_training") or paths of notebooks.
 
     Raises:
         SRKitError: a lesson nobody knows, or no notebooks/ anywhere.
@@ -76,7 +78,8 @@ def _match(lesson: str) -> Path:
         return Path(lesson).resolve()
     known = _all()
     for name, path in known.items():
-        if lesson in (name, path.name) or lesson.zfill(2) == name[:2]:
+        number = name.split("_")[0]
+        if lesson in (name, path.name) or lesson.zfill(len(number)) == number:
             return path
     raise unknown("lesson", lesson, known)
 

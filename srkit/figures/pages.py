@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -180,6 +181,40 @@ def comparison(
             fig.image(cell, image[:, top : top + height, left : left + width], caption)
     fig.footer(footer)
     return fig
+
+
+def scored(
+    pictures: Mapping[str, Tensor], rows: Mapping[str, metrics.Row], footer: str = "", side: int = 160
+) -> Figure:
+    """Pictures in two rows, 12 inches wide, the middle of each, and below it what was measured of the whole.
+
+    Args:
+        pictures: name to image, (3, H, W) in [0, 1], of one size.
+        rows: by the same names, from `metrics.measure`; of the ground truth itself, whose PSNR is infinite, the further
+            measures alone are told.
+        footer: a line below.
+        side: of the middle, in pixels.
+    """
+    columns = (len(pictures) + 1) // 2
+    fig = Figure(figsize=(INCHES, 2 * INCHES / columns + 2), dpi=100, layout="constrained")
+    for ax, (name, image) in zip(fig.subplots(2, columns, squeeze=False).flat, pictures.items(), strict=False):
+        height, width = image.shape[-2:]
+        part = min(height, width, side)
+        top, left = (height - part) // 2, (width - part) // 2
+        show(ax, image[:, top : top + part, left : left + part])
+        ax.set_title(name, fontsize=14, parse_math=False)
+        ax.set_xlabel("\n".join(_told(rows[name])), fontsize=13)
+    for ax in fig.axes[len(pictures) :]:
+        ax.set_axis_off()
+    fig.supxlabel(textwrap.fill(footer, 140), fontsize=10, parse_math=False)
+    return fig
+
+
+def _told(row: metrics.Row) -> list[str]:
+    """A row's figures in a line each; BRISQUE's decimals mean nothing."""
+    terms = {name.split(" (")[0]: value for name, value in row.terms.items()}
+    lines = [f"{name} {value:.0f}" if name == "BRISQUE" else f"{name} {value:.3g}" for name, value in terms.items()]
+    return lines if math.isinf(row.psnr) else [*lines, f"SSIM {row.ssim:.3f}", f"PSNR {row.psnr:.1f} dB"]
 
 
 def busiest(high: Tensor, side: int) -> Box:

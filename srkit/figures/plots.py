@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
 
 from srkit import metrics
-from srkit.figures.pages import DPI, INCHES
+from srkit.figures.pages import ACCENT, DPI, INCHES, show
 from srkit.losses import term_of
+from srkit.metrics.opinions import Score, spearman
 from srkit.settings import SRKitError
 from srkit.training import History
 
@@ -146,6 +150,85 @@ def differences(pairs: dict[str, metrics.Paired], names: Sequence[str], footer: 
         ax.spines[["top", "right"]].set_visible(False)
         ax.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     fig.supxlabel(plain(footer), fontsize=9)
+    return fig
+
+
+def preferences(
+    scores: Mapping[str, Score], measures: Mapping[str, Mapping[str, float]] | None = None, footer: str = ""
+) -> Figure:
+    """What people preferred: each method's Bradley-Terry score with its 95 % interval, and beside it what was measured.
+
+    Over each graph stands Spearman's rank correlation of score and measure, +1 where both put the methods in one order.
+
+    Args:
+        scores: by method, from `metrics.opinions.scores`.
+        measures: by method, then by name, e.g. a table's `figures`; a measure that some method lacks is not drawn.
+        footer: a line below.
+    """
+    known = [(measures or {}).get(method, {}) for method in scores]
+    names = [name for name in known[0] if all(math.isfinite(row.get(name, math.nan)) for row in known)]
+    fig = _figure(5.5)
+    first, *others = fig.subplots(1, 1 + len(names), sharey=True, squeeze=False)[0]
+    for i, (method, score) in enumerate(scores.items()):
+        look = {"fmt": "o", "color": f"C{i % 10}", "ms": 8, "capsize": 4, "lw": 2}
+        first.errorbar(i, score.score, score.half, label=plain(method), **look)
+        for ax, name in zip(others, names, strict=True):
+            ax.errorbar(known[i][name], score.score, score.half, **look)
+    first.set(xticks=[], xlabel="in the order of people", ylabel="Bradley-Terry score (up: preferred)", title="people")
+    for ax, name in zip(others, names, strict=True):
+        agree = spearman([row[name] for row in known], [score.score for score in scores.values()])
+        title, unit = {"psnr": ("PSNR", "on luma / dB"), "ssim": ("SSIM", "on luma")}.get(name) or title_of(name)
+        unit = "lower is better" if "(" in name else textwrap.fill(unit, 24)  # BRISQUE (piq 0.8.0), a measure's column
+        ax.set_title(plain(f"{title}\nrank correlation {agree:+.2f}"), fontsize=11)
+        ax.set(xlabel=plain(unit))
+        ax.margins(x=0.12)
+    for ax in fig.axes:
+        ax.axhline(0, color="grey", lw=1)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    fig.legend(frameon=False, fontsize=12, ncols=4, loc="outside upper center")
+    fig.supxlabel(plain(footer), fontsize=9)
+    return fig
+
+
+def heat_map(values: Tensor, pictures: Mapping[str, Tensor], sentences: Sequence[str], footer: str = "") -> Figure:
+    """Pictures against sentences, 12 x 12 inches: a row and thumbnail each, a column each, a row's best framed.
+
+    Args:
+        values: (n, m), e.g. from `TwoTowers.cosines`.
+        pictures: n of them by name, (3, H, W) in [0, 1].
+        sentences: m of them.
+        footer: a line below.
+
+    Raises:
+        SRKitError: values of another shape.
+    """
+    if values.shape != (len(pictures), len(sentences)):
+        raise SRKitError(f"values {tuple(values.shape)} for {len(pictures)} pictures and {len(sentences)} sentences")
+    rows, columns = values.shape
+    fig = Figure(figsize=(INCHES, INCHES), dpi=DPI, facecolor="white")
+    ax = fig.add_axes((0.2, 0.08, 0.77, 0.66))
+    ax.imshow(values.cpu(), cmap="viridis", aspect="auto")
+    middle = (values.min() + values.max()) / 2
+    for row, column in itertools.product(range(rows), range(columns)):
+        value, best = values[row, column], bool(values[row].argmax() == column)
+        look = {"color": "black" if value > middle else "white", "weight": "bold" if best else "normal", "fontsize": 14}
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", **look)
+        if best:
+            ax.add_patch(Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False, color=ACCENT, lw=4))
+    labels = [plain(textwrap.fill(sentence, 26)) for sentence in sentences]
+    ax.set(yticks=[])
+    ax.set_xticks(range(columns), labels, rotation=35, ha="left", fontsize=13)
+    ax.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False)
+    for row, (name, picture) in enumerate(pictures.items()):
+        height = 0.66 / rows
+        thumbnail = fig.add_axes((0.02, 0.74 - (row + 1) * height + 0.02 / rows, 0.17, height - 0.04 / rows))
+        show(thumbnail, picture)
+        thumbnail.set_title(plain(name), fontsize=11)
+        thumbnail.spines[:].set_visible(False)
+    found = sum(int(values[i].argmax() == i) for i in range(min(rows, columns)))
+    words = [f"{found} of {rows} pictures find the sentence of their own place"] if rows == columns else []
+    fig.text(0.5, 0.03, plain("; ".join([*words, footer])), ha="center", fontsize=12)
     return fig
 
 

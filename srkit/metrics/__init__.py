@@ -1,7 +1,7 @@
 """How good a picture is: PSNR and SSIM by the protocol, measures beyond it, and `evaluate`, which makes a table."""
 
-from srkit.metrics.protocol import Change, Paired, Row, Table, evaluate, paired, psnr, ssim
-from srkit.metrics.quality import MEASURES, brisque, lpips
+from srkit.metrics.protocol import Change, Paired, Row, Table, evaluate, measure, paired, psnr, ssim
+from srkit.metrics.quality import MEASURES, available, brisque, lpips
 
 __all__ = [
     "MEASURES",
@@ -9,9 +9,11 @@ __all__ = [
     "Paired",
     "Row",
     "Table",
+    "available",
     "brisque",
     "evaluate",
     "lpips",
+    "measure",
     "paired",
     "psnr",
     "ssim",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -298,7 +298,8 @@ def evaluate(
         does = " or ".join(map(str, scales))
         raise SRKitError(f"this model enlarges by {does}, not by {scale}: ask for scale {does}")
     device = next((parameter.device for parameter in model.parameters()), loss.device if loss else None)
-    rows, training, further = [], model.training, quality.columns(measures)
+    rows, training = [], model.training
+    quality.columns(measures)  # what is missing is said now, not after the first picture
     model.eval()
     try:
         for names, low, high in _batches(pictures, scale, batch_size):
@@ -306,20 +307,45 @@ def evaluate(
             outputs = model(low)
             output = outputs if isinstance(outputs, Tensor) else outputs[scales.index(scale)]
             try:
-                psnrs = psnr(output, high, scale).tolist()
-                ssims = ssim(output, high, scale).tolist() if with_ssim else [math.nan] * len(names)
-                more = {title: measure(output, high).tolist() for title, measure in further.items()}
+                measured = measure(output, high, names, scale, measures, with_ssim)
             except SRKitError as error:
                 raise SRKitError(f"{names[0]}: {error}") from None
             terms = _terms(loss, outputs if scale == scales[-1] else output, high) if loss else {}
-            size = high.shape[-1], high.shape[-2]
-            for i, (name, a, b) in enumerate(zip(names, psnrs, ssims, strict=True)):
-                rows.append(Row(name, *size, a, b, terms | {title: values[i] for title, values in more.items()}))
+            rows += [replace(row, terms=terms | row.terms) for row in measured]
     finally:
         model.train(training)
     if not rows:
         raise SRKitError("no pictures to evaluate: name a data set or a folder that holds some")
     return Table(scale, rows)
+
+
+def measure(
+    output: Tensor,
+    high: Tensor,
+    names: Sequence[str],
+    scale: int,
+    measures: Sequence[str] = (),
+    with_ssim: bool = True,
+) -> list[Row]:
+    """Measure outputs that exist already, whatever made them: what `evaluate` does with each batch of a model.
+
+    Args:
+        output, high: (N, 3, H, W), RGB in [0, 1].
+        names: of the N pictures.
+        scale: the border to cut, in pixels.
+        measures, with_ssim: as for `evaluate`.
+
+    Raises:
+        SRKitError: pictures too small to measure, shapes that differ, a measure that cannot be had.
+    """
+    psnrs = psnr(output, high, scale).tolist()
+    ssims = ssim(output, high, scale).tolist() if with_ssim else [math.nan] * len(names)
+    more = {title: function(output, high).tolist() for title, function in quality.columns(measures).items()}
+    size = high.shape[-1], high.shape[-2]
+    return [
+        Row(name, *size, psnrs[i], ssims[i], {title: values[i] for title, values in more.items()})
+        for i, name in enumerate(names)
+    ]
 
 
 def _batches(

@@ -152,6 +152,24 @@ def columns(names: Iterable[str]) -> dict[str, Callable[[Tensor, Tensor], Tensor
     return found
 
 
+def available(names: Iterable[str]) -> tuple[list[str], str]:
+    """Those measures that can be had here, and a line that names the others and why; "" if there are none.
+
+    Raises:
+        SRKitError: an unknown name.
+    """
+    found, lines = [], []
+    for name in names:
+        try:
+            columns([name])
+            found.append(name)
+        except SRKitError as error:
+            if name not in MEASURES:
+                raise
+            lines.append(f"{name} is left out: {error}")
+    return found, "; ".join(lines)
+
+
 def _check_size(picture: Tensor) -> None:
     height, width = picture.shape[-2:]
     if min(height, width) < SMALLEST:

@@ -60,12 +60,23 @@ class SRCNN(nn.Module):
 
     def forward(self, low: Tensor) -> Tensor:
         """(N, 3, H, W) in [0, 1] to (N, 3, scale * H, scale * W); not clipped."""
-        enlarged = resize(low, scale=self.scale, kernel=self.upsample)
+        return self.refine(resize(low, scale=self.scale, kernel=self.upsample))
+
+    def refine(self, enlarged: Tensor) -> Tensor:
+        """The three convolutions, from an enlarged picture to an output as large; not clipped."""
         if self.carry:
             return self.carried(enlarged)
         x = F.relu(self.extract(enlarged))
         x = F.relu(self.map(x))
         return convolve(self.reconstruct, x)
+
+    @torch.no_grad()
+    def passes(self, low: Tensor, count: int) -> list[Tensor]:
+        """The convolutions applied to their own output: low enlarged, then after 1 to `count` passes, each clipped."""
+        found = [resize(low, scale=self.scale, kernel=self.upsample).clamp(0, 1)]
+        for _ in range(count):
+            found.append(self.refine(found[-1]).clamp(0, 1))
+        return found
 
     def carried(self, enlarged: Tensor) -> Tensor:
         """The same output, with the three carried channels added at the end instead of convolved.

@@ -181,16 +181,17 @@ def test_find_knows_all_lessons_their_numbers_names_and_paths(tmp_path, monkeypa
     monkeypatch.delenv("SRKIT_ROOT")
     (tmp_path / "clone" / "srkit").mkdir(parents=True)  # a clone in which a student has worked, who is in it
     folder = tmp_path / "clone" / "notebooks"
-    for name in ("02_srcnn", "01_dataset", "03_mse_training", "03_mse_training-Copy1", "Untitled"):
+    for name in ("02_srcnn", "01b_quality", "01_dataset", "03_mse_training", "03_mse_training-Copy1", "Untitled"):
         write_notebook(folder / f"{name}.ipynb", "1")
     monkeypatch.chdir(folder)
-    assert [path.stem for path in lessons.find()] == ["01_dataset", "02_srcnn", "03_mse_training"]
+    assert [path.stem for path in lessons.find()] == ["01_dataset", "01b_quality", "02_srcnn", "03_mse_training"]
+    assert lessons.find(["1b"]) == lessons.find(["01b"]) == [folder / "01b_quality.ipynb"]
     for asked in ("3", "03", "03_mse_training", "03_mse_training.ipynb"):
         assert lessons.find([asked]) == [folder / "03_mse_training.ipynb"]
     found = lessons.find([folder / "Untitled.ipynb", "2", "1", "02"])
     assert [path.stem for path in found] == ["Untitled", "02_srcnn", "01_dataset"]
     for asked in ("4", "03_mse_trainin", "", "gone/01_dataset.ipynb"):
-        with pytest.raises(SRKitError, match=r"unknown lesson .*01_dataset, 02_srcnn, 03_mse_training"):
+        with pytest.raises(SRKitError, match=r"unknown lesson .*01_dataset, 01b_quality, 02_srcnn, 03_mse_training"):
             lessons.find([asked])
     with pytest.raises(SRKitError, match="did you mean 'quick'"):
         lessons.run(["1"], "quik", tmp_path)

@@ -53,7 +53,11 @@ def table(revision: str = "") -> str:
         capture_output=True,
         text=True,
     )
-    rows = {name[10:12]: outline(read(name, revision)) for name in listed.stdout.split() if name.endswith(".ipynb")}
+    rows = {
+        name[10:].split("_")[0]: outline(read(name, revision))
+        for name in listed.stdout.split()
+        if name.endswith(".ipynb")
+    }
     head = list(next(iter(rows.values())))
     lines = [f"| lesson | {' | '.join(head)} |", "|---" + "|---:" * len(head) + "|"]
     rows["all"] = {key: sum(row[key] for row in rows.values()) for key in head}

@@ -54,7 +54,7 @@ def test_lesson_exports_graded_figures_with_sidecars(path, results):
     for figure in results[path.stem].figures:
         with Image.open(figure) as picture:
             sizes.append(picture.size)
-        assert json.loads(figure.with_suffix(".json").read_text("utf-8"))["lesson"] == path.stem[:2]
+        assert json.loads(figure.with_suffix(".json").read_text("utf-8"))["lesson"] == path.stem.split("_")[0]
     assert (3600, 3600) in sizes  # 12 x 12 inches at 300 dots an inch
     assert {width for width, _ in sizes} == {3600}  # loss graphs may be lower, never narrower
 

@@ -94,7 +94,7 @@ def test_each_solution_is_right(lesson, names):
         kept: list = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
         kept += [node for node in body if isinstance(node, ast.FunctionDef) and not node.args.defaults]
         exec(compile(ast.Module(kept, []), cell.id, "exec"), scope)
-    for name, source in solutions(NOTEBOOKS / "solutions" / f"{lesson[:2]}.md").items():
+    for name, source in solutions(NOTEBOOKS / "solutions" / f"{lesson.split('_')[0]}.md").items():
         exec(source, scope)
         assert getattr(checks, name).complaint(scope[name]) == ""
 

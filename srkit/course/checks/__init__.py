@@ -9,6 +9,7 @@ not, so that nobody is stuck. A wrong answer is compared with wrong answers that
 from srkit.course.checks.check import Check, module
 from srkit.course.checks.lesson_01 import Pairs, collate, degrade, split
 from srkit.course.checks.lesson_01_measures import psnr, ssim
+from srkit.course.checks.lesson_01b import bradley_terry, mos, normalised, spearman, ssim_map
 from srkit.course.checks.lesson_02 import SRCNN, convolve, identity, parameters, receptive_field, sharpen
 from srkit.course.checks.lesson_03 import charbonnier, cosine, moving_average, paper_loss, train
 from srkit.course.checks.lesson_03_saving import load_training, save_training
@@ -35,11 +36,12 @@ from srkit.course.checks.lesson_08 import fade, hyper_step, perturb, respond, to
 from srkit.course.checks.lesson_09 import content_loss, instance_norm, shuffle, style_loss
 from srkit.course.checks.lesson_10 import merge
 
-__all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "adversarial_loss", "charbonnier",
-           "collate", "content_loss", "convolve", "cosine", "degrade", "discriminator_loss", "discriminator_step",
-           "expected_mse", "fade", "feature_loss", "feature_maps", "freeze_norms", "generator_step", "gram",
-           "hyper_step", "identity", "instance_norm", "inverse_psnr", "load_training", "merge", "mixed_weights",
-           "module", "moving_average", "multiply_adds", "paired_change", "paper_loss", "parameters", "perturb",
-           "pixel_shuffle", "project", "psnr", "receptive_field", "respond", "save_training", "sharpen", "shuffle",
-           "split", "ssim", "style_loss", "to_range", "total_variation", "train", "train_only",
-           "transposed_convolution", "two_means", "warp", "weights_by_share", "with_skip"]  # fmt: skip
+__all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "adversarial_loss", "bradley_terry",
+           "charbonnier", "collate", "content_loss", "convolve", "cosine", "degrade", "discriminator_loss",
+           "discriminator_step", "expected_mse", "fade", "feature_loss", "feature_maps", "freeze_norms",
+           "generator_step", "gram", "hyper_step", "identity", "instance_norm", "inverse_psnr", "load_training",
+           "merge", "mixed_weights", "module", "mos", "moving_average", "multiply_adds", "normalised", "paired_change",
+           "paper_loss", "parameters", "perturb", "pixel_shuffle", "project", "psnr", "receptive_field", "respond",
+           "save_training", "sharpen", "shuffle", "spearman", "split", "ssim", "ssim_map", "style_loss", "to_range",
+           "total_variation", "train", "train_only", "transposed_convolution", "two_means", "warp", "weights_by_share",
+           "with_skip"]  # fmt: skip
