@@ -89,7 +89,11 @@ class History:
             SRKitError: a row that is none.
         """
         rows = list(rows)
-        if not all(isinstance(value, (int, float)) for row in rows for value in [row["step"], *row.values()]):
+        rows_of_numbers = all(
+            isinstance(row, dict) and all(isinstance(value, int | float) for value in [row["step"], *row.values()])
+            for row in rows
+        )
+        if not rows_of_numbers:
             raise SRKitError("the history holds something else than numbers: get the file again")
         self.rows, self.moves = rows, [Move(*move) for move in moves]
         self._steps.clear()

@@ -106,3 +106,10 @@ def test_history_in_memory_and_in_its_file_say_the_same(tmp_path):
     lines = [json.loads(line) for line in history.path.read_text().splitlines()]
     assert [line for line in lines if "name" not in line] == history.rows and len(history.rows) == 3
     assert history.moves == [Move(20, "lr", 1.0, 0.5)] and {"step": 20, "name": "lr", "old": 1.0, "new": 0.5} in lines
+
+
+@pytest.mark.parametrize("row", [torch.zeros(2), "a row", {"step": 1, "mse": torch.zeros(2)}, {"step": "1"}])
+@pytest.mark.filterwarnings("error")
+def test_a_history_of_anything_but_numbers_is_refused(row):
+    with pytest.raises(SRKitError, match="numbers"):
+        History().restore([{"step": 1, "mse": 0.5}, row], [])
