@@ -59,7 +59,7 @@ def run(options: Options) -> tuple[Facts, str]:
         warmup=0, schedule="constant", features=options.features, feature_weights=options.feature_weights,
         loss={"mse": 1.0, **dict.fromkeys(layers, 0.0)},
     )  # fmt: skip
-    batch = pictures.batch(0, 16, config.patch_size, model.scale)
+    batch = pictures.batch(0, 16, config.patch_size, models.scales_of(model)[-1])
     shares = {"mse": options.share, **dict.fromkeys(layers, (1 - options.share) / len(layers))}
     both = published.loss_by_shares(config, shares, model, batch).weights
     trainer = Trainer(model, pictures, config)

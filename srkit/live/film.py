@@ -145,12 +145,12 @@ class Film:
         probed = loss.probe(output, high.to(levels[0].device))
         shown = levels[-1].clamp(0, 1).cpu()
         scores = [metrics.psnr(*pair).item() for pair in zip(shown, high, strict=True)]
-        parts = [_shares({name: getattr(one, kind) for name, one in probed.items()}, loss) for kind in PARTS]
+        shares, pulls = (_shares({name: getattr(one, kind) for name, one in probed.items()}, loss) for kind in PARTS)
         order = [term_of(name) for name in loss.weights]
         names = sorted(probed, key=lambda name: order.index(term_of(name)))
         terms = {name: probed[name].value for name in names}
         grid = _grid(luma(shown) - luma(high))
-        return Frame(step, sum(scores) / len(scores), terms, grid, to_uint8(shown), *parts)
+        return Frame(step, sum(scores) / len(scores), terms, grid, to_uint8(shown), shares, pulls)
 
     @torch.no_grad()
     def _enlarge(self, model: nn.Module) -> list[Tensor]:
