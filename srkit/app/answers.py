@@ -78,7 +78,7 @@ def compare(path: str | None, names: list[str]) -> tuple[list[tuple[Any, str]], 
         raise SRKitError(f"{len(names)} networks: choose one to four")
     chosen: dict[str, Any] = {name: models.load(_known(name, pretrained.names())) for name in names}
     scales = sorted({model.scale for model in chosen.values()})
-    sides = {f"bicubic-x{scale}": models.create("bicubic", scale) for scale in scales} | chosen
+    sides: dict[str, Any] = {f"bicubic-x{scale}": models.create("bicubic", scale) for scale in scales} | chosen
     high = images.crop_to_multiple(high, math.lcm(*scales))  # the same pixels for all
     left, top, side = figures.busiest(high, min(DETAIL, *high.shape[1:]))
 

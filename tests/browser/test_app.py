@@ -237,10 +237,8 @@ def test_a_crowd_is_answered_in_bounded_memory(served, files):
             assert HOSTILE[name] in str(job.exception())
     ask(client, "mega.png", "efficient-x4")
     largest = peak(process)
-    print(
-        f"peak memory in MiB: {one} after one picture, {hostile} after hostile ones, {crowd} after {len(names)} clients"
-    )
-    print(f"at once, answered in {seconds:.0f} s, {largest} after a megapixel by x4")
+    print(f"peak in MiB: {one} after one picture, {hostile} after hostile ones, {largest} after a megapixel by x4")
+    print(f"and {crowd} after {len(names)} clients at once, answered in {seconds:.0f} s")
     assert hostile - one < 2**8 and crowd - one < 2**9 and largest - one < 2**10
 
 

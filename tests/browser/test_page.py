@@ -11,7 +11,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import photograph
 from PIL import Image
 
 from srkit import inference, models
@@ -37,7 +36,6 @@ def address(network, runtime, tmp_path_factory):
     write_page(network, "mine", folder / "mine", runtime)
     torch.manual_seed(0)
     write_page(models.create("style", channels=4, blocks=1), "paint", folder / "paint", runtime)
-    write_page(models.load("efficient-x4"), "efficient", folder / "efficient", runtime)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     handler.log_message = lambda *_: None  # type: ignore[attr-defined]
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -99,20 +97,6 @@ def test_a_style_repaints_there(browser, address):
     page = browser.new_page()
     page.goto(f"{address}/paint/")
     assert "41 x 50 pixels" in give(page, "photo.png", png(np.full((50, 41, 3), 90, np.uint8)))
-    page.close()
-
-
-@pytest.mark.slow
-def test_a_megapixel_by_a_network_that_comes_along_is_pytorchs(browser, address):
-    """`pytest -n 0 -s tests/browser/test_page.py -k megapixel` prints the seconds."""
-    low = images.to_uint8(photograph(250, 250))
-    page = browser.new_page()
-    page.goto(f"{address}/efficient/")
-    text = give(page, "photo.png", png(low.permute(1, 2, 0).numpy()))
-    wanted = images.to_uint8(inference.upscale(models.load("efficient-x4"), images.from_uint8(low)))
-    apart = np.abs(shown(page).astype(int) - wanted.permute(1, 2, 0).numpy())
-    print(f"efficient-x4: {text}; at most {apart.max()} grey levels from PyTorch, {(apart > 0).mean():.4%} of values")
-    assert "1000 x 1000 pixels in" in text and apart.max() <= 1
     page.close()
 
 

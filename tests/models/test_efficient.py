@@ -10,17 +10,17 @@ from srkit.data.images import resize
 from srkit.models.complexity import Reach, reach
 from srkit.models.efficient import EfficientSR
 
-CONV = 3 * 3 * 32 * 32 + 32  # weights and biases of a convolution in the body
+CONV = 3 * 3 * 48 * 48 + 48  # weights and biases of a convolution in the body
 
 
-@pytest.mark.parametrize("scale, parameters", [(2, 152_332), (3, 156_667), (4, 162_736)])
+@pytest.mark.parametrize("scale, parameters", [(2, 255_948), (3, 262_443), (4, 271_536)])
 def test_parameters_work_and_sizes_by_hand(scale, parameters):
     model, last = models.create("efficient", scale), 3 * scale**2
-    by_hand = (3 * 3 * 3 * 32 + 32) + 8 * 2 * CONV + (3 * 3 * 32 * last + last)
+    by_hand = (3 * 3 * 3 * 48 + 48) + 6 * 2 * CONV + (3 * 3 * 48 * last + last)
     assert models.count(model) == (by_hand, 0) == (parameters, 0)
     wide = models.create("efficient", scale, expand=True)  # a 1 x 1 kernel more for each convolution of the body
-    assert models.count_parameters(wide) == parameters + 8 * 2 * 32 * 32
-    assert models.multiply_adds(model, 5, 7) == 35 * 9 * (3 * 32 + 16 * 32 * 32 + 32 * last)  # all at low's size
+    assert models.count_parameters(wide) == parameters + 6 * 2 * 48 * 48
+    assert models.multiply_adds(model, 5, 7) == 35 * 9 * (3 * 48 + 12 * 48 * 48 + 48 * last)  # all at low's size
 
 
 def test_receptive_field_by_hand():
@@ -48,7 +48,7 @@ def test_branches_merge_into_one_kernel_exactly():
     for _ in range(3):  # at the start and after some training
         plain = model.merged()
         with torch.no_grad():
-            first, x = model.body[0].first, torch.randn(1, 32, 6, 6)
+            first, x = model.body[0].first, torch.randn(1, 48, 6, 6)
             branches = torch.nn.functional.conv2d(x, first.square, first.bias, padding=1) + x
             branches += torch.nn.functional.conv2d(x, first.point)
             assert (plain.body[0].first(x) - branches).abs().max() <= 1e-5  # of values up to 4
