@@ -28,7 +28,7 @@ from srkit.training import TrainConfig, Trainer
 
 PLACES = {"eye": (110, 96), "face": (190, 90), "cup": (230, 130)}  # of the details, in bundled photographs
 PICTURES = {"eye": "chelsea", "face": "astronaut", "cup": "coffee"}
-TIMES, GAP, COLOURS = 2, 6, 128  # of the GIF
+TIMES, GAP, TITLE, COLOURS = 2, 6, 32, 128  # of the GIF
 MOVES = {"MSE": 0.0, "features": 0.1, "MSE again": 0.6, "both": 0.75}  # when each begins, as a part of the steps
 
 
@@ -104,13 +104,13 @@ def moving(page: Path, picture: str) -> None:
     bicubic, truth = (opened(film[name][index]) for name in ("bicubic", "truth"))
     for frame in film["frames"]:
         shares = ", ".join(f"{share:.0%} {name}" for name, share in frame["loss"].items() if share)
-        names = ("bicubic", f"step {frame['step']}: {shares}", "ground truth")
+        names = ("bicubic", f"step {frame['step']}\n{shares}", "ground truth")
         side = bicubic.width * TIMES
-        image = Image.new("RGB", (3 * side + 2 * GAP, side + 18), "white")
+        image = Image.new("RGB", (3 * side + 2 * GAP, side + TITLE), "white")
         for number, (name, shown) in enumerate(
             zip(names, (bicubic, opened(frame["images"][index]), truth), strict=True)
         ):
-            image.paste(shown.resize((side, side), Image.Resampling.NEAREST), (number * (side + GAP), 18))
+            image.paste(shown.resize((side, side), Image.Resampling.NEAREST), (number * (side + GAP), TITLE))
             ImageDraw.Draw(image).text((number * (side + GAP) + 2, 2), name, fill="black", font_size=11)
         images.append(image)
     all_of_them = Image.new("RGB", (images[0].width, len(images) * images[0].height))
