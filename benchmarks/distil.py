@@ -251,7 +251,7 @@ def directions(
     A network that only judges needs to agree in distances; a loss is followed along its gradient, and nothing else of
     it is ever asked. By network and layer; 1 is the same way, 0 has nothing to do with it.
     """
-    found = {name: dict.fromkeys(LAYERS, 0.0) for name in networks}
+    found: dict[str, dict[str, float]] = {name: dict.fromkeys(LAYERS, 0.0) for name in networks}
     for _, picture in held_out:
         high = picture[None].float().cpu()
         spoilt = damaged(high, "bicubic", torch.tensor([strength]), torch.Generator())

@@ -12,6 +12,8 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the processes share the cores; 
     cores = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores)))
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # timm and open_clip would ask for half a minute, again and again
+
 import torch
 from torch import Tensor
 

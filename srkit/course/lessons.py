@@ -150,7 +150,7 @@ def _environment(profile: str, offline: bool, threads: int | None) -> dict[str, 
     if threads:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
     if offline:
-        environment["SRKIT_OFFLINE"] = "1"
+        environment |= {"SRKIT_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}  # the hub would try again for half a minute
     return environment
 
 
