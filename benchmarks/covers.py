@@ -72,7 +72,8 @@ def main(options: Options) -> None:
     for name, page in found.items():
         path = published.REFERENCE / f"lesson_{name}.jpg"
         cover(page).save(path, quality=QUALITY)
-        path.with_suffix(".json").write_text(page.with_suffix(".json").read_text("utf-8"), "utf-8")
+        facts = page.with_suffix(".json").read_text("utf-8").replace(f"{root()}/", "")  # no path of one machine
+        path.with_suffix(".json").write_text(facts, "utf-8")
         attach(lessons.find([name])[0], path, COVERS[name][1])
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
 
