@@ -48,20 +48,20 @@ def page(stage, tmp_path):
 
 def test_start_move_compare_go_back_and_stop(page):
     page.play("play")
-    page.wait_for("run.step > 20", timeout=60)
+    page.wait_for("run.step > 20", timeout=180)
     page.wait("the step in the page", lambda: "step 0 of" not in page.find(".srkit-facts").first.inner_text())
     page.wait("the mission", lambda: "✓" in page.find(".srkit-mission").first.inner_text())
 
     page.button("edges")
-    page.wait_for(f"run.trainer.loss.weights['{TERM}'] == 0.05", timeout=60)
+    page.wait_for(f"run.trainer.loss.weights['{TERM}'] == 0.05", timeout=180)
     page.press(f"λ {TERM}", "ArrowRight")
-    page.wait_for(f"run.trainer.loss.weights['{TERM}'] > 0.05", timeout=60)
+    page.wait_for(f"run.trainer.loss.weights['{TERM}'] > 0.05", timeout=180)
     handle = page.slider(f"λ {TERM}").locator(page.handle)
     words = re.compile(r"0\.0\d+, (loss \d+%, gradient \d+%|off: .*)$")
     page.wait("the slider in words", lambda: words.match(handle.get_attribute("aria-valuetext") or ""))
     assert handle.get_attribute("aria-label") == f"weight of {TERM}" and handle.get_attribute("role") == "slider"
     page.drag_to_left_end(f"λ {TERM}")
-    page.wait_for(f"run.trainer.loss.weights['{TERM}'] == 0", timeout=60)
+    page.wait_for(f"run.trainer.loss.weights['{TERM}'] == 0", timeout=180)
     moves = page.ask("run.history.moves")
     assert [new for _, name, _, new in moves if name == TERM][-1] == 0  # and one drag was one move
     assert len(moves) == 3
@@ -78,7 +78,7 @@ def test_start_move_compare_go_back_and_stop(page):
 
     before = page.ask("run.step")
     page.button("undo")
-    page.wait_for("len(run.history.moves) < 3", timeout=60)
+    page.wait_for("len(run.history.moves) < 3", timeout=180)
     page.wait("the ghost of the other future", lambda: graph.locator("path.ghost").count() > 0)
     assert page.ask("run.film.ghost[-1].step") >= before - 200
 
@@ -97,13 +97,13 @@ def test_start_move_compare_go_back_and_stop(page):
     page.wait_for("run.trainer.steps == 21_000")
 
     page.play("stop")
-    page.wait_for("run.state == 'stopped' and run.wait(0)", timeout=60)
+    page.wait_for("run.state == 'stopped' and run.wait(0)", timeout=180)
     assert page.errors() == []
 
 
 def test_the_coach_saves_a_crash(page):
     page.play("play")
-    page.wait_for("run.step > 100", timeout=60)
+    page.wait_for("run.step > 100", timeout=180)
     page.button("crash")
     page.wait_for("board._advice is not None and board._advice.back is not None", timeout=120)
     page.play("pause") if page.ask("run.state") == "running" else None
@@ -118,11 +118,11 @@ def test_a_page_loaded_anew_goes_on_being_drawn(page):
     if page.widgets.startswith("7"):
         pytest.skip("ipywidgets 7 starts its timer from its own button alone")
     page.play("play")
-    page.wait_for("run.step > 5", timeout=60)
+    page.wait_for("run.step > 5", timeout=180)
     page.reload()
-    page.wait("the dashboard", lambda: page.find(".srkit-facts").count() == 1, timeout=60)
+    page.wait("the dashboard", lambda: page.find(".srkit-facts").count() == 1, timeout=180)
     seen = page.find(".srkit-facts").first.inner_text()
     page.wait("news", lambda: page.find(".srkit-facts").first.inner_text() != seen, timeout=30)
     assert page.ask("run.state") == "running"
     page.play("stop")
-    page.wait_for("run.wait(0)", timeout=60)
+    page.wait_for("run.wait(0)", timeout=180)
