@@ -24,9 +24,8 @@ from typing import Any
 from srkit.course import pages
 from srkit.settings import SRKitError, current_profile, root, unknown
 
-LESSON = re.compile(
-    r"\d\d[a-z]?_\w+"
-)  # 03_mse_training, 01b_quality, but not a student's 03_mse_training-Copy1 or Untitled
+# 03_mse_training, 01b_quality, but not a student's 03_mse_training-Copy1 or Untitled
+LESSON = re.compile(r"\d\d[a-z]?_\w+")
 HOME = Path(__file__).resolve().parents[2]
 # glibc keeps freed memory for the next step, where it would return it to the system, which maps it anew page by page.
 # A step of SRCNN on 16 patches of 240 x 240 on one core took 13 % less processor time (median of five pairs, 9 to 22 %)

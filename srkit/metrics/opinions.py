@@ -33,6 +33,7 @@ class Answer:
 
     @property
     def worse(self) -> str:
+        """The method that was not preferred."""
         return self.right if self.better == self.left else self.left
 
 
@@ -47,6 +48,7 @@ class Poll:
 
     @property
     def people(self) -> int:
+        """How many of them there are."""
         return len({answer.person for answer in self.answers})
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -299,7 +299,7 @@ def evaluate(
         raise SRKitError(f"this model enlarges by {does}, not by {scale}: ask for scale {does}")
     device = next((parameter.device for parameter in model.parameters()), loss.device if loss else None)
     rows, training = [], model.training
-    quality.columns(measures)  # what is missing is said now, not after the first picture
+    columns = quality.columns(measures)  # what is missing is said now, not after the first picture
     model.eval()
     try:
         for names, low, high in _batches(pictures, scale, batch_size):
@@ -307,7 +307,7 @@ def evaluate(
             outputs = model(low)
             output = outputs if isinstance(outputs, Tensor) else outputs[scales.index(scale)]
             try:
-                measured = measure(output, high, names, scale, measures, with_ssim)
+                measured = _rows(output, high, names, scale, columns, with_ssim)
             except SRKitError as error:
                 raise SRKitError(f"{names[0]}: {error}") from None
             terms = _terms(loss, outputs if scale == scales[-1] else output, high) if loss else {}
@@ -338,9 +338,15 @@ def measure(
     Raises:
         SRKitError: pictures too small to measure, shapes that differ, a measure that cannot be had.
     """
+    return _rows(output, high, names, scale, quality.columns(measures), with_ssim)
+
+
+def _rows(
+    output: Tensor, high: Tensor, names: Sequence[str], scale: int, columns: Mapping[str, Callable], with_ssim: bool
+) -> list[Row]:
     psnrs = psnr(output, high, scale).tolist()
     ssims = ssim(output, high, scale).tolist() if with_ssim else [math.nan] * len(names)
-    more = {title: function(output, high).tolist() for title, function in quality.columns(measures).items()}
+    more = {title: function(output, high).tolist() for title, function in columns.items()}
     size = high.shape[-1], high.shape[-2]
     return [
         Row(name, *size, psnrs[i], ssims[i], {title: values[i] for title, values in more.items()})
