@@ -271,7 +271,7 @@ class Dashboard:
                 self.controls.draw_shares(self.screen.frame or newest)
                 self._check_missions()
             self._draw_advice()
-            self.screen.draw(self.screen.frame or newest, self._beats)
+            self.screen.draw(self.screen.frame or film.latest or newest, self._beats)
             self.tiles.draw()
         finally:
             self._lock.release()

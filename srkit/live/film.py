@@ -38,7 +38,8 @@ class Frame:
     means over them; `loss` and `pull` say, by the name of each weight, its share of the loss and of its gradient with
     respect to the output (both 0 to 1); `grid` is how strong a pattern is that repeats every 4 pixels, in levels of
     255; `weights` those of the loss and lr. `state` is the Trainer's, by which a Run can go on from here, while there
-    is room for it; `marked` frames, at moves and snapshots, keep it longest.
+    is room for it; `marked` frames, at moves and snapshots, keep it longest. `levels` are the model's outputs, each
+    (N, 3, side, side), until they are measured.
     """
 
     step: int
@@ -51,6 +52,7 @@ class Frame:
     weights: dict[str, float] = field(default_factory=dict)
     state: dict[str, Any] | None = None
     marked: bool = False
+    levels: Sequence[Tensor] = ()
 
 
 class Film:
@@ -61,6 +63,7 @@ class Film:
         places: left and top of each detail, in pixels of high; `side`, of all of them.
         bicubic: a frame of what bicubic interpolation makes, from `compare`.
         frames: the earliest first; `ghost`: those of the future that was left when the run went back.
+        latest: what the model makes after a move, to be seen while it is being measured.
 
     Args:
         pictures: by name.
@@ -79,6 +82,7 @@ class Film:
         if not pictures:
             raise SRKitError("this run has no picture: give it one, live.Run(trainer, high)")
         self.scale, self.frames, self.ghost = scale, list[Frame](), list[Frame]()
+        self.latest: Frame | None = None
         self.pictures = {name: crop_to_multiple(high, scale).cpu() for name, high in pictures.items()}
         self._low = {name: degrade(high, scale) for name, high in self.pictures.items()}
         shortest = min(min(high.shape[-2:]) for high in self.pictures.values())
@@ -121,16 +125,36 @@ class Film:
 
     def take(self, model: nn.Module, loss: WeightedLoss, step: int) -> Frame:
         """How a model enlarges the details, and every term of the loss there; nothing is added to the film."""
-        return self._frame(self._enlarge(model), loss, step)
+        frame = self.look(model, step)
+        self.measure(frame, loss)
+        return frame
+
+    def look(self, model: nn.Module, step: int) -> Frame:
+        """A frame as quickly as can be: details and PSNR alone, the rest by `measure`."""
+        return self._frame(self._enlarge(model), step)
+
+    def measure(self, frame: Frame, loss: WeightedLoss) -> None:
+        """Every term of the loss, with the frame's own weights where it has any."""
+        if not frame.levels:
+            return
+        loss = copy.copy(loss)
+        loss.weights = {name: frame.weights.get(name, weight) for name, weight in loss.weights.items()}
+        levels, high = frame.levels, self.high
+        probed = loss.probe(levels[0] if len(levels) == 1 else tuple(levels), high.to(levels[0].device))
+        order = [term_of(name) for name in loss.weights]
+        names = sorted(probed, key=lambda name: order.index(term_of(name)))
+        frame.terms = {name: probed[name].value for name in names}
+        frame.loss, frame.pull = (
+            _shares({name: getattr(one, kind) for name, one in probed.items()}, loss) for kind in PARTS
+        )
+        frame.grid = _grid(luma(levels[-1].clamp(0, 1).cpu()) - luma(high))
+        frame.levels = ()
 
     def retake(self, frame: Frame, model: nn.Module, loss: WeightedLoss) -> None:
         """Film a moment again, where a detail has been moved since: with the weights of then, and its model."""
-        now = loss.weights
-        loss.weights = {name: frame.weights.get(name, weight) for name, weight in now.items()}
-        try:
-            new = self.take(model, loss, frame.step)
-        finally:
-            loss.weights = now
+        new = self.look(model, frame.step)
+        new.weights = frame.weights
+        self.measure(new, loss)
         for name in ("psnr", "terms", "grid", "details", "loss", "pull"):
             setattr(frame, name, getattr(new, name))
 
@@ -138,19 +162,14 @@ class Film:
         """The same of bicubic interpolation, to the scales and on the device of a model."""
         sizes = [self.side // self.scale * scale for scale in scales_of(model)]
         low = self.low.to(device_of(model))
-        return self._frame([resize(low, (size, size)).clamp(0, 1) for size in sizes], loss, 0)
+        frame = self._frame([resize(low, (size, size)).clamp(0, 1) for size in sizes], 0)
+        self.measure(frame, loss)
+        return frame
 
-    def _frame(self, levels: Sequence[Tensor], loss: WeightedLoss, step: int) -> Frame:
-        output, high = levels[0] if len(levels) == 1 else tuple(levels), self.high
-        probed = loss.probe(output, high.to(levels[0].device))
+    def _frame(self, levels: Sequence[Tensor], step: int) -> Frame:
         shown = levels[-1].clamp(0, 1).cpu()
-        scores = [metrics.psnr(*pair).item() for pair in zip(shown, high, strict=True)]
-        shares, pulls = (_shares({name: getattr(one, kind) for name, one in probed.items()}, loss) for kind in PARTS)
-        order = [term_of(name) for name in loss.weights]
-        names = sorted(probed, key=lambda name: order.index(term_of(name)))
-        terms = {name: probed[name].value for name in names}
-        grid = _grid(luma(shown) - luma(high))
-        return Frame(step, sum(scores) / len(scores), terms, grid, to_uint8(shown), shares, pulls)
+        scores = [metrics.psnr(*pair).item() for pair in zip(shown, self.high, strict=True)]
+        return Frame(step, sum(scores) / len(scores), {}, 0.0, to_uint8(shown), levels=levels)
 
     @torch.no_grad()
     def _enlarge(self, model: nn.Module) -> list[Tensor]:

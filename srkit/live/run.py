@@ -306,13 +306,17 @@ class Run:
             self.weights.set(**self.plan.pop(self.step))
         wanted, film = self.weights.snapshot(), self.film
         moved = wanted != held(self.trainer)
-        if moved and film:
-            self._take_frame(film, marked=True)  # to come back to
+        before = self._look(film, marked=True) if moved and film else None  # to come back to
         self.trainer.change(**wanted)
-        ended = next(self.trainer, None) is None
+        try:
+            ended = next(self.trainer, None) is None
+        except BaseException:  # there above all
+            if film and before:
+                self._keep(film, before)
+            raise
         start = time.perf_counter()
         if film and (moved or ended or start >= self._next_frame or self.state != "running"):
-            self._take_frame(film)
+            self._keep(film, *([before] if before else []), self._look(film))
             end = time.perf_counter()
             rest = (end - start) / self.filming
             self._next_frame = end + (rest if self._next_frame else min(rest, 1))  # the first is slow
@@ -323,18 +327,33 @@ class Run:
 
     def _take_frame(self, film: Film, marked: bool = False) -> Frame:
         """A frame of now; the newest one, if that is of this very step."""
-        newest = film.frames[-1] if film.frames else None
-        if newest is None or newest.step != self.step or not newest.state:
-            frame = film.take(self.trainer.result, self.trainer.loss, self.step)
+        frame = self._look(film, marked)
+        self._keep(film, frame)
+        return frame
+
+    def _look(self, film: Film, marked: bool = False) -> Frame:
+        """The newest frame, if that is of this very step; else a new one, not measured yet and not in the film."""
+        frame = film.frames[-1] if film.frames else None
+        if frame is None or frame.step != self.step or not frame.state:
+            frame = film.look(self.trainer.result, self.step)
             frame.weights, frame.state = held(self.trainer), kept_state(self.trainer.state())
-            if newest and newest.step == self.step:
-                frame.marked = newest.marked
-                film.frames[-1] = frame  # in one go: the view reads the film meanwhile
-            else:
-                film.add(frame)
-            newest = frame
-        newest.marked |= marked
-        return newest
+        frame.marked |= marked
+        return frame
+
+    def _keep(self, film: Film, *frames: Frame) -> None:
+        """Measure frames and add them to the film; the last one is seen at once."""
+        film.latest = frames[-1]
+        try:
+            for frame in frames:
+                film.measure(frame, self.trainer.loss)
+                newest = film.frames[-1] if film.frames else None
+                if newest and newest.step == frame.step:
+                    frame.marked |= newest.marked
+                    film.frames[-1] = frame  # in one go: the view reads the film meanwhile
+                else:
+                    film.add(frame)
+        finally:
+            film.latest = None
 
     def _save_film(self) -> None:
         if self.film and self.trainer.out and self.trainer.history.rows:

@@ -121,8 +121,9 @@ def test_a_page_loaded_anew_goes_on_being_drawn(page):
     page.wait_for("run.step > 5", timeout=180)
     page.reload()
     page.wait("the dashboard", lambda: page.find(".srkit-facts").count() == 1, timeout=180)
-    seen = page.find(".srkit-facts").first.inner_text()
-    page.wait("news", lambda: page.find(".srkit-facts").first.inner_text() != seen, timeout=30)
+    seen, beats = page.find(".srkit-facts").first.inner_text(), page.ask("board._beats")
+    page.wait("news", lambda: page.find(".srkit-facts").first.inner_text() != seen, timeout=60)
+    page.wait_for(f"board._beats > {beats} + 4", timeout=180)  # the page's own timer, not the kernel's reviver alone
     assert page.ask("run.state") == "running"
     page.play("stop")
     page.wait_for("run.wait(0)", timeout=180)

@@ -297,6 +297,46 @@ def test_every_term_is_measured_on_the_same_pixels_and_nothing_is_learnt_from_it
     assert run.film.take(run.trainer.result, run.trainer.loss, 30).terms == last.terms
 
 
+def test_after_a_move_its_picture_is_seen_before_it_is_measured(make, monkeypatch):
+    run, seen = make(steps=30), []
+    run.plan = {7: {"l1": 0.5}}
+    measure = film.Film.measure
+
+    def slow(self, frame, loss):
+        seen.append((frame.step, self.latest.step, self.latest.psnr, dict(self.latest.terms)))
+        measure(self, frame, loss)
+
+    monkeypatch.setattr(film.Film, "measure", slow)
+    run.start()
+    assert run.wait(30) and run.film.latest is None
+    before, after = (next(one for one in run.film.frames if one.step == step) for step in (7, 8))
+    assert [one[:2] for one in seen if one[0] in (7, 8)] in ([(7, 8), (8, 8)], [(7, 7), (8, 8)])  # or filmed anyhow
+    assert all(psnr > 0 and terms == {} for *_, psnr, terms in seen)
+    assert before.marked and before.loss["l1"] == 0 and before.weights["l1"] == 0  # by the weights of then
+    assert after.loss["l1"] > 0 and set(before.terms) == set(after.terms) == {"mse", "l1"}
+
+
+def test_before_a_move_that_ends_it_there_is_a_way_back(make, monkeypatch):
+    run = make(steps=30)
+    run.plan = {7: {"l1": 0.5}}
+    monkeypatch.setattr(type(run.trainer), "__next__", failing_from(7, type(run.trainer).__next__))
+    run.start()
+    assert run.wait(30) and run.state == "failed" and "disk" in run.error
+    last = run.film.frames[-1]
+    assert (last.step, last.marked) == (7, True) and last.terms
+    run.go_back(last)
+    assert run.state == "stopped"
+
+
+def failing_from(step, advance):
+    def fail(trainer):
+        if trainer.step_number >= step:
+            raise SRKitError("the disk is full")
+        return advance(trainer)
+
+    return fail
+
+
 def test_a_long_film_is_thinned_and_its_marks_stay(make):
     run = make()
     frame = run.film.frames[0]

@@ -1,6 +1,7 @@
 """How long the lessons are, as a table in Markdown: python tests/notebooks/outline.py [REVISION]; of the files if none.
 
-Words are those of the text, folded answers and hints included; a drawing is a cell whose id or title says so.
+Words are those of the text, `folded` those of the answers and hints that unfold; a drawing is a cell whose id or title
+says so.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def outline(notebook: dict) -> dict[str, int]:
-    """A lesson in numbers: words, cells, drawings, stubs, checks, predictions, questions, minutes (as it says)."""
+    """A lesson in numbers; minutes are those that it states."""
     sources = {"markdown": [], "code": []}
     drawings = 0
     for cell in notebook["cells"]:
@@ -25,8 +26,10 @@ def outline(notebook: dict) -> dict[str, int]:
         drawings += drawn and cell["cell_type"] == "code"
     text, code = ("\n".join(sources[kind]) for kind in ("markdown", "code"))
     stated = re.search(r"\*\*Time\.?\*\*.*?(\d+) minutes", text)
+    folded = sum(len(fold.split()) for fold in re.findall(r"<details>.*?</details>", text, re.S))
     return {
-        "words": len(text.split()),
+        "words": len(text.split()) - folded,
+        "folded": folded,
         "cells": len(notebook["cells"]),
         "drawings": drawings,
         "stubs": sum(cell["id"].endswith("-stub") for cell in notebook["cells"]),

@@ -34,14 +34,14 @@ from srkit.course.checks.lesson_06 import (
 from srkit.course.checks.lesson_07 import freeze_norms, paired_change, project, train_only, two_means, warp
 from srkit.course.checks.lesson_08 import fade, hyper_step, perturb, respond, to_range
 from srkit.course.checks.lesson_09 import content_loss, instance_norm, shuffle, style_loss
-from srkit.course.checks.lesson_10 import merge
+from srkit.course.checks.lesson_10 import merge, merge_norm, pareto, quantised, teach
 
 __all__ = ["SRCNN", "Check", "Dilated", "Pairs", "Residual", "TwoOutputs", "adversarial_loss", "bradley_terry",
            "charbonnier", "collate", "content_loss", "convolve", "cosine", "degrade", "discriminator_loss",
            "discriminator_step", "expected_mse", "fade", "feature_loss", "feature_maps", "freeze_norms",
            "generator_step", "gram", "hyper_step", "identity", "instance_norm", "inverse_psnr", "load_training",
-           "merge", "mixed_weights", "module", "mos", "moving_average", "multiply_adds", "normalised", "paired_change",
-           "paper_loss", "parameters", "perturb", "pixel_shuffle", "project", "psnr", "receptive_field", "respond",
-           "save_training", "sharpen", "shuffle", "spearman", "split", "ssim", "ssim_map", "style_loss", "to_range",
-           "total_variation", "train", "train_only", "transposed_convolution", "two_means", "warp", "weights_by_share",
-           "with_skip"]  # fmt: skip
+           "merge", "merge_norm", "mixed_weights", "module", "mos", "moving_average", "multiply_adds", "normalised",
+           "paired_change", "paper_loss", "parameters", "pareto", "perturb", "pixel_shuffle", "project", "psnr",
+           "quantised", "receptive_field", "respond", "save_training", "sharpen", "shuffle", "spearman", "split",
+           "ssim", "ssim_map", "style_loss", "teach", "to_range", "total_variation", "train", "train_only",
+           "transposed_convolution", "two_means", "warp", "weights_by_share", "with_skip"]  # fmt: skip
