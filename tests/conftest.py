@@ -22,6 +22,13 @@ from srkit.data import ImageDataset
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests drive browsers, processes and clocks: one that fails is tried once more, and listed as a rerun."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path, monkeypatch):
     """Nothing a test does reaches the clone's data/, runs/ or figures/."""
