@@ -6,7 +6,7 @@ Both read nothing but the film: what every term and the PSNR are on the details 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from srkit.live.film import Film, Frame, weight_of
@@ -18,7 +18,8 @@ COLLAPSE = 3.0  # dB below the best since the last move: the network breaks
 WORSE = 1.25  # times the smallest loss since the last move: the steps are too long
 FLAT, PATIENCE = 0.01, 8  # change of the loss over so many frames: nothing learns
 GRID = 1.5  # levels of 255 above which one sees the pattern
-APART = 0.3  # dB that the PSNR loses while a term of features gains
+APART = 0.1  # dB that the PSNR loses while a term of features gains
+LOST = 0.02  # part by which the loss was smaller before, where a run stands still
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,13 @@ def _nothing_learns(run: Run, frames: Sequence[Frame]) -> Advice | None:
     losses = [_loss(one, frames[-1].weights) for one in frames[-PATIENCE:]]
     if max(losses) > (1 + FLAT) * min(losses):
         return None
-    rate, first = run.weights.snapshot()["lr"], run.trainer.config.lr
+    rate, first, weights = run.weights.snapshot()["lr"], run.trainer.config.lr, frames[-1].weights
     text = f"Over {frames[-1].step - frames[-PATIENCE].step} steps the loss on the details has not moved by {FLAT:.0%}"
+    kept = [one for one in run.film.frames if one.state] if run.film else []
+    best = min(kept, key=lambda one: _loss(one, weights), default=frames[-1])
+    if losses[-1] > (1 + LOST) * _loss(best, weights):  # filters may have died, and no gradient wakes them
+        words = f"{text}. Step {best.step} was better by the same weights, {best.psnr:.2f} dB: something was lost since"
+        return Advice(f"{words} that training does not bring back.", f"back to step {best.step}", back=best)
     if rate < first:
         return Advice(f"{text}: the learning rate is low.", f"learning rate {short(10 * rate)}", {"lr": 10 * rate})
     return Advice(f"{text}: this is what the network makes of these weights. Move one.")
@@ -131,26 +137,24 @@ def _nothing_learns(run: Run, frames: Sequence[Frame]) -> Advice | None:
 # ---------------------------------------------------------------------------------- missions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mission:
-    """Something to bring about with the sliders: conditions on the film, each to come true after the one before.
+    """Something to bring about with the sliders: parts, each to come true after the one before.
 
-        live.Mission("cure a grid", "make a grid, then cure it", lambda now, film: now.grid > 2, …)
+        live.Mission("cure a grid", {"make a grid": lambda now, film: now.grid > 2, "lose it": …})
 
     Args:
         name: for the lesson's summary.
-        text: what to do.
-        steps: each takes the frame of a moment and the film, and says whether this part is done then.
+        parts: what to do, and a condition that takes the frame of a moment and the film, and says whether it is done.
     """
 
     name: str
-    text: str
-    steps: tuple[Callable[[Frame, Film], bool], ...]
+    parts: Mapping[str, Callable[[Frame, Film], bool]]
 
-    def done(self, film: Film) -> int:
-        """How many of its steps are done."""
-        reached = 0
-        for frame in list(film.frames):
-            while reached < len(self.steps) and self.steps[reached](frame, film):
-                reached += 1
-        return reached
+    def done(self, film: Film, frames: Sequence[Frame], before: int = 0) -> int:
+        """How many of its parts are done after these moments of a film, where so many were done before them."""
+        conditions = list(self.parts.values())
+        for frame in frames:
+            while before < len(conditions) and conditions[before](frame, film):
+                before += 1
+        return before

@@ -59,7 +59,7 @@ class Controls:
         self._bars: dict[str, W.HTML] = {}
         self._shown: dict[str, float] = {}  # the weights on the sliders
         self.presets = W.Box(layout=ROW)
-        self.name = W.Text(placeholder="name of your own", layout={**FIT, "width": "130px"})
+        self.name = W.Text(placeholder="name of your own", layout={**FIT, "width": "150px"})
         save = button("save preset", guard(self._on_save), "keep the weights as they are now")
         self.save = W.Box([self.name, save], layout=ROW)
         widgets: list[W.Widget] = []

@@ -100,7 +100,8 @@ class Dashboard:
         self.gallery = Gallery(run)
         self.film = self.gallery.film
         self.presets = Presets(run.trainer.loss.weights, presets or {}, here.runs / "presets.json")
-        self.missions = dict.fromkeys(missions, 0)  # how many of its steps are done
+        self.missions = dict.fromkeys(missions, 0)  # how many of its parts are done
+        self._checked: Any = None  # the frame up to which they are
         self.message, self.failure = self.presets.message, ""
         self._drawn: Any = None  # what the curves show
         self._advice: Advice | None = None
@@ -300,14 +301,16 @@ class Dashboard:
         self._follow.description, self._follow.layout.display = button, "" if button else "none"
 
     def _check_missions(self) -> None:
-        lines = []
+        lines, frames = [], list(self.film.frames)
+        at = next((index for index, one in enumerate(frames) if one is self._checked), None)
+        if self._checked is not None:  # what is new; after a way back, where one is
+            frames = frames[-1:] if at is None else frames[at + 1 :]
+        self._checked = frames[-1] if frames else self._checked
         for mission, before in self.missions.items():
-            done, parts = max(before, mission.done(self.film)), len(mission.steps)
-            self.missions[mission] = done
-            self.here.accomplished(mission.name, done == parts)
-            mark = "✓" if done == parts else f"{done}/{parts}"
-            words = f"{mark} <b>{escape(mission.name)}</b>: {escape(mission.text)}"
-            lines.append(f'<div class="srkit-mission">{words}</div>')
+            self.missions[mission] = done = mission.done(self.film, frames, before)
+            self.here.accomplished(mission.name, done == len(mission.parts))
+            parts = [f"{'✓' if index < done else '○'} {escape(part)}" for index, part in enumerate(mission.parts)]
+            lines.append(f'<div class="srkit-mission"><b>{escape(mission.name)}</b>: {", ".join(parts)}</div>')
         put(self._mission, "".join(lines))
 
 

@@ -19,7 +19,7 @@ import copy
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -32,10 +32,12 @@ from srkit.models import scales_of
 from srkit.settings import SRKitError
 from srkit.training import History, Trainer
 from srkit.training.devices import check_alone
+from srkit.training.history import Move
 
 FILMING = 0.1  # part of the time that goes into the film
 SAVING = 20.0  # seconds between two times that it is saved
 RETAKING = 4.0  # seconds at most, where a detail is moved
+CLOSE = 5  # steps between two moves of one slider that are undone together
 _current: Run | None = None
 
 
@@ -215,6 +217,8 @@ class Run:
     def undo(self) -> None:
         """Go back to just before the last move; one that no step has seen yet is only taken back.
 
+        Moves of one slider that follow each other closely, as by keys, are one.
+
         Raises:
             SRKitError: nothing was moved, or that moment is no longer kept.
         """
@@ -223,10 +227,11 @@ class Run:
                 self.weights.take()
                 return
             moves = [move for move in trainer.history.moves if not move.name.startswith("accumulate")]  # those by hand
-            frames = [one for one in self.film.frames if one.step <= moves[-1].step] if moves and self.film else []
+            step = _begin(moves)
+            frames = [one for one in self.film.frames if one.step <= step] if moves and self.film else []
             if not frames:
                 raise SRKitError("there is no move to undo")
-            self.go_back(next((one for one in frames if one.marked and one.step == moves[-1].step), frames[-1]))
+            self.go_back(next((one for one in frames if one.marked and one.step == step), frames[-1]))
 
     def extend(self, steps: int) -> None:
         """Train so many steps more than was planned; a run that is finished can go on then."""
@@ -359,6 +364,16 @@ class Run:
         if self.film and self.trainer.out and self.trainer.history.rows:
             self.film.save(self.trainer.out / "film.pt", self.trainer.history.rows)
             self._next_save = time.perf_counter() + SAVING
+
+
+def _begin(moves: Sequence[Move]) -> int:
+    """The step of the last move, or of the first of those that came closely before it by the same slider; 0 if none."""
+    step = moves[-1].step if moves else 0
+    for move in reversed(moves):
+        if move.name != moves[-1].name or step - move.step > CLOSE:
+            break
+        step = move.step
+    return step
 
 
 @atexit.register

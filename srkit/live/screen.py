@@ -60,11 +60,11 @@ class Screen:
         small += [W.HTML("<b>bicubic</b>"), self.bicubic, W.HTML("<b>ground truth</b>"), self.ground_truth]
         column = W.VBox(small, layout={**OPEN, "grid_gap": "1px", "flex": "0 0 auto"})
         column.add_class("srkit-small")
-        below = W.Box([self.line, self.words], layout={**ROW, "grid_gap": "0 14px"})
+        left = W.VBox([self.large, self.line], layout={**OPEN, "grid_gap": "0", "flex": "0 0 auto"})
         against = W.Box([W.HTML("against"), self.against], layout=ROW)
         choices = W.Box([self.which, self.kind, against], layout=ROW)
-        pictures = W.Box([self.large, column], layout={**OPEN, "flex_flow": "row wrap", "grid_gap": "14px"})
-        self.view = W.VBox([choices, pictures, below], layout={**OPEN, "grid_gap": "2px"})
+        pictures = W.Box([left, column], layout={**OPEN, "flex_flow": "row wrap", "grid_gap": "14px"})
+        self.view = W.VBox([choices, pictures, self.words], layout={**OPEN, "grid_gap": "2px"})
         self.newest = button("newest", guard(self._on_newest), "look at the newest picture again")
         self.back = button("go on from here", guard(self._on_back), "as if what came later had not been")
         self.time = W.Box([self.scrub, self.moment, self.newest, self.back], layout=ROW)
@@ -155,6 +155,8 @@ class Screen:
         over = frame.psnr - self.film.bicubic.psnr
         words = f"<b>{escape(shown)}</b> · step {frame.step} · {frame.psnr:.2f} dB"
         words += f" ({round(over, 2) + 0.0:+.2f} against bicubic)" if math.isfinite(over) else ""
+        best = max(self.film.frames, key=lambda one: one.psnr if math.isfinite(one.psnr) else -math.inf)
+        words += f" · best {best.psnr:.2f} at step {best.step}" if math.isfinite(best.psnr) else ""
         alt = escape(f"{shown} of {self.picture}, step {frame.step}")
         put(self.words, f'<div class="srkit-words" role="img" aria-label="{alt}">{words}</div>')
 

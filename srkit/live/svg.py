@@ -79,7 +79,7 @@ def draw(film: Film, history: History, at: Frame | None = None) -> str:
     for number, name in enumerate(names):
         colour = relative[name][1]
         role = "coarse" if colour in [relative[one][1] for one in names[number + 1 :]] else "line"  # of one weight
-        panels[1].words += f' <tspan fill="{colour}" font-weight="bold">■ {escape(name)}</tspan>'
+        panels[1].words += f' <tspan fill="{colour}" font-weight="bold">■</tspan> {escape(name)}'
         panels[1].add(name, batches[name], colour, "raw")
         panels[1].add(name, of(name, ghost), colour, "ghost").add(name, of(name, frames), colour, role)
     if any(name in row for name in PROBABILITIES for row in rows[-1:]):

@@ -27,7 +27,7 @@ run = live.Run(Trainer(models.create("srcnn", 3, channels=(8, 8)), dataset, conf
 """,
     """
 presets = {"MSE alone": {"mse": 1.0}, "edges": {"mse": 1.0, "l1": 0.05}, "crash": {"mse": 1.0, "lr": 3.0}}
-mission = live.Mission("go far", "come to step 20", (lambda now, film: now.step >= 20,))
+mission = live.Mission("go far", {"come to step 20": lambda now, film: now.step >= 20})
 board = live.show(run, here, presets, [mission])
 """,
 ]

@@ -270,14 +270,26 @@ def test_what_is_compared_is_made_only_where_something_is_new(board, run, monkey
 
 
 def test_missions_are_checked_and_stand_in_the_summary(run, here, capsys):
-    twelve = live.Mission("to the end", "train", (lambda now, film: now.step >= 5, lambda now, film: now.step == 12))
-    never = live.Mission("fly", "reach 90 dB", (lambda now, film: now.psnr > 90,))
+    twelve = live.Mission(
+        "to the end", {"begin": lambda now, film: now.step >= 5, "end": lambda now, film: now.step > 11}
+    )
+    never = live.Mission("fly", {"reach 90 dB": lambda now, film: now.psnr > 90})
     board = live.Dashboard(run, here, PRESETS, [twelve, never])
-    assert "0/2 <b>to the end</b>" in page(board)
+    assert "<b>to the end</b>: ○ begin, ○ end" in page(board)
     train(board)
-    assert "✓ <b>to the end</b>" in page(board) and "0/1 <b>fly</b>" in page(board)
+    assert "<b>to the end</b>: ✓ begin, ✓ end" in page(board) and "<b>fly</b>: ○ reach 90 dB" in page(board)
     here.summary()
     assert "missions  1 of 2: to the end" in capsys.readouterr().out
+
+
+def test_a_way_back_in_time_counts_for_a_mission(run, here):
+    there = {"there": lambda now, film: now.step >= 5, "and back": lambda now, film: now.step < 5}
+    board = live.Dashboard(run, here, PRESETS, [live.Mission("there and back", there)])
+    train(board)
+    assert "✓ there, ○ and back" in page(board)
+    run.go_back(run.film.frames[0])
+    board.refresh()
+    assert "✓ there, ✓ and back" in page(board)
 
 
 def test_a_page_loaded_anew_is_revived(board, run, monkeypatch):

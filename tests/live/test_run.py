@@ -281,6 +281,17 @@ def test_undo_takes_back_the_last_move_and_more_steps_can_be_had(make):
     assert run.step == 5 and run.weights.snapshot()["l1"] == 0
 
 
+def test_moves_of_one_slider_that_follow_closely_are_undone_together(make):
+    run = make(steps=30)
+    run.plan = {5: {"lr": 2e-4}, 10: {"l1": 0.1}, 12: {"l1": 0.2}, 13: {"l1": 0.3}}
+    run.start()
+    assert run.wait(30)
+    run.undo()
+    assert run.step == 10 and run.weights.snapshot()["l1"] == 0 and run.weights.snapshot()["lr"] == 2e-4
+    run.undo()
+    assert run.step == 5 and run.weights.snapshot()["lr"] != 2e-4
+
+
 def test_every_term_is_measured_on_the_same_pixels_and_nothing_is_learnt_from_it(make):
     run = make(steps=30)
     quiet = make(steps=30)

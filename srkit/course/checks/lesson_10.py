@@ -66,7 +66,7 @@ merge = Check(
 # ---------------------------------------------------------------------------- a batch normalisation, merged
 
 
-def _merge_norm(kernel: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _merge_norm(kernel: Tensor, bias: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return kernel * scale[:, None, None, None], (bias - norm.running_mean) * scale + norm.bias
 
@@ -93,19 +93,19 @@ def _with_norm(answer: Callable) -> Callable:
     return merged
 
 
-def _changed(norm: nn.BatchNorm2d, **values: Any) -> nn.BatchNorm2d:
+def _changed(norm: Any, **values: Any) -> Any:
     norm = copy.deepcopy(norm)
     for name, value in values.items():
         setattr(norm, name, value)
     return norm
 
 
-def _input_channels(kernel: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _input_channels(kernel: Tensor, bias: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return kernel * scale[:, None, None], _merge_norm(kernel, bias, norm)[1]
 
 
-def _unscaled(kernel: Tensor, bias: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def _unscaled(kernel: Tensor, bias: Tensor, norm: Any) -> tuple[Tensor, Tensor]:
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return _merge_norm(kernel, bias, norm)[0], bias - norm.running_mean * scale + norm.bias
 
