@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from srkit import figures, metrics
 from srkit.data.images import crop_to_multiple, degrade, luma, resize, to_uint8
+from srkit.live.weights import held
 from srkit.losses import WeightedLoss, term_of
 from srkit.models import device_of, scales_of
 from srkit.models.files import read
 from srkit.settings import SRKitError, atomic_write
+from srkit.training import Trainer
 
 SIDE = 96  # of a detail in pixels: every scale divides it
 RIM = 8  # low pixels around a detail that the model sees, too
@@ -149,6 +151,30 @@ class Film:
         )
         frame.grid = _grid(luma(levels[-1].clamp(0, 1).cpu()) - luma(high))
         frame.levels = ()
+
+    def shoot(self, trainer: Trainer, marked: bool = False) -> Frame:
+        """The newest frame, if that is of this very step; else a new one, not measured yet and not in the film."""
+        frame = self.frames[-1] if self.frames else None
+        if frame is None or frame.step != trainer.step_number or not frame.state:
+            frame = self.look(trainer.result, trainer.step_number)
+            frame.weights, frame.state = held(trainer), kept_state(trainer.state())
+        frame.marked |= marked
+        return frame
+
+    def keep(self, loss: WeightedLoss, *frames: Frame) -> None:
+        """Measure frames and add them; the last one is seen at once."""
+        self.latest = frames[-1]
+        try:
+            for frame in frames:
+                self.measure(frame, loss)
+                newest = self.frames[-1] if self.frames else None
+                if newest and newest.step == frame.step:
+                    frame.marked |= newest.marked
+                    self.frames[-1] = frame  # in one go: the view reads the film meanwhile
+                else:
+                    self.add(frame)
+        finally:
+            self.latest = None
 
     def retake(self, frame: Frame, model: nn.Module, loss: WeightedLoss) -> None:
         """Film a moment again, where a detail has been moved since: with the weights of then, and its model."""

@@ -19,7 +19,7 @@ import copy
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -27,17 +27,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from srkit.live.film import Film, Frame, kept_state
-from srkit.live.weights import Weights, held
+from srkit.live.weights import Weights, beginning, held
 from srkit.models import scales_of
 from srkit.settings import SRKitError
 from srkit.training import History, Trainer
 from srkit.training.devices import check_alone
-from srkit.training.history import Move
 
 FILMING = 0.1  # part of the time that goes into the film
 SAVING = 20.0  # seconds between two times that it is saved
 RETAKING = 4.0  # seconds at most, where a detail is moved
-CLOSE = 5  # steps between two moves of one slider that are undone together
 _current: Run | None = None
 
 
@@ -227,7 +225,7 @@ class Run:
                 self.weights.take()
                 return
             moves = [move for move in trainer.history.moves if not move.name.startswith("accumulate")]  # those by hand
-            step = _begin(moves)
+            step = beginning(moves)
             frames = [one for one in self.film.frames if one.step <= step] if moves and self.film else []
             if not frames:
                 raise SRKitError("there is no move to undo")
@@ -311,17 +309,17 @@ class Run:
             self.weights.set(**self.plan.pop(self.step))
         wanted, film = self.weights.snapshot(), self.film
         moved = wanted != held(self.trainer)
-        before = self._look(film, marked=True) if moved and film else None  # to come back to
+        before = film.shoot(self.trainer, marked=True) if moved and film else None  # to come back to
         self.trainer.change(**wanted)
         try:
             ended = next(self.trainer, None) is None
         except BaseException:  # there above all
             if film and before:
-                self._keep(film, before)
+                film.keep(self.trainer.loss, before)
             raise
         start = time.perf_counter()
         if film and (moved or ended or start >= self._next_frame or self.state != "running"):
-            self._keep(film, *([before] if before else []), self._look(film))
+            film.keep(self.trainer.loss, *([before] if before else []), film.shoot(self.trainer))
             end = time.perf_counter()
             rest = (end - start) / self.filming
             self._next_frame = end + (rest if self._next_frame else min(rest, 1))  # the first is slow
@@ -332,48 +330,14 @@ class Run:
 
     def _take_frame(self, film: Film, marked: bool = False) -> Frame:
         """A frame of now; the newest one, if that is of this very step."""
-        frame = self._look(film, marked)
-        self._keep(film, frame)
+        frame = film.shoot(self.trainer, marked)
+        film.keep(self.trainer.loss, frame)
         return frame
-
-    def _look(self, film: Film, marked: bool = False) -> Frame:
-        """The newest frame, if that is of this very step; else a new one, not measured yet and not in the film."""
-        frame = film.frames[-1] if film.frames else None
-        if frame is None or frame.step != self.step or not frame.state:
-            frame = film.look(self.trainer.result, self.step)
-            frame.weights, frame.state = held(self.trainer), kept_state(self.trainer.state())
-        frame.marked |= marked
-        return frame
-
-    def _keep(self, film: Film, *frames: Frame) -> None:
-        """Measure frames and add them to the film; the last one is seen at once."""
-        film.latest = frames[-1]
-        try:
-            for frame in frames:
-                film.measure(frame, self.trainer.loss)
-                newest = film.frames[-1] if film.frames else None
-                if newest and newest.step == frame.step:
-                    frame.marked |= newest.marked
-                    film.frames[-1] = frame  # in one go: the view reads the film meanwhile
-                else:
-                    film.add(frame)
-        finally:
-            film.latest = None
 
     def _save_film(self) -> None:
         if self.film and self.trainer.out and self.trainer.history.rows:
             self.film.save(self.trainer.out / "film.pt", self.trainer.history.rows)
             self._next_save = time.perf_counter() + SAVING
-
-
-def _begin(moves: Sequence[Move]) -> int:
-    """The step of the last move, or of the first of those that came closely before it by the same slider; 0 if none."""
-    step = moves[-1].step if moves else 0
-    for move in reversed(moves):
-        if move.name != moves[-1].name or step - move.step > CLOSE:
-            break
-        step = move.step
-    return step
 
 
 @atexit.register

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
 from srkit.training import Trainer
+from srkit.training.history import Move
+
+CLOSE = 5  # steps between two moves of one slider that are undone together
 
 
 class Weights:
@@ -42,3 +46,13 @@ class Weights:
 def held(trainer: Trainer) -> dict[str, float]:
     """The weights of the loss and the learning rate that hold in a training."""
     return {**trainer.loss.weights, "lr": trainer.settings["lr"]}
+
+
+def beginning(moves: Sequence[Move]) -> int:
+    """The step of the last move, or of the first of those that came closely before it by the same slider; 0 if none."""
+    step = moves[-1].step if moves else 0
+    for move in reversed(moves):
+        if move.name != moves[-1].name or step - move.step > CLOSE:
+            break
+        step = move.step
+    return step

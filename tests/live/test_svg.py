@@ -45,7 +45,7 @@ def lines(graph: ElementTree.Element, role: str = "line") -> dict[str, str]:
 
 
 def words(graph: ElementTree.Element) -> str:
-    return " ".join(graph.itertext())
+    return " ".join(" ".join(graph.itertext()).split())
 
 
 def test_every_term_has_its_line_one_of_weight_0_too():
