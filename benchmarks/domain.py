@@ -1,9 +1,11 @@
 """A small domain to try docs/own_domain.md on: printed pages, a typeface to a scene.
 
-    uv run python -m benchmarks.domain my/pages
+    uv run python -m benchmarks.domain my/pages [--checkpoint runs/pages/best.pt]
 
 Words of the README in the typefaces that come with Matplotlib, slightly turned, each page on paper of its own colour.
-FOLDER/train has eleven typefaces, FOLDER/test four others, which no training has seen.
+FOLDER/train has eleven typefaces, FOLDER/test four others, which no training has seen. With
+the checkpoint of a network that was fine-tuned on them: measures it on the test pages beside those that come along, and
+writes figures/reference/domain.jpg.
 """
 
 from __future__ import annotations
@@ -17,8 +19,13 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 from tyro.conf import Positional
 
-from benchmarks import timing
+from benchmarks import published, timing
 from benchmarks.timing import Facts
+from srkit import figures, models
+from srkit.data import load_dataset
+from srkit.data.images import crop_to_multiple, degrade
+from srkit.inference import upscale
+from srkit.settings import choose_device
 
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 SCENES = {
@@ -26,7 +33,7 @@ SCENES = {
               "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "cmss10", "DejaVuSansMono-Oblique"],
     "test": ["DejaVuSansMono", "STIXGeneralItalic", "cmr10", "cmtt10"],
 }  # fmt: skip
-SIDE = 288  # of a page, in pixels
+SIDE, SHOWN = 288, "DejaVuSansMono-3"  # side of a page in pixels, and which one is shown
 
 
 @dataclass(kw_only=True)
@@ -35,6 +42,7 @@ class Options(timing.Options):
 
     folder: Positional[Path]  # the folder to make
     pages: int = 8  # of each typeface
+    checkpoint: Path | None = None  # of a network x4 that was fine-tuned on FOLDER/train
 
 
 def page(font: str, words: list[str], chance: random.Random) -> Image.Image:
@@ -51,6 +59,20 @@ def page(font: str, words: list[str], chance: random.Random) -> Image.Image:
     return picture.crop((edge, edge, edge + SIDE, edge + SIDE))
 
 
+def compare(options: Options, checkpoint: Path) -> tuple[Facts, str]:
+    """Measure networks on the test pages, and show one of these."""
+    test = load_dataset(str(options.folder / "test"), "all", device=choose_device())
+    names = {"srresnet-small-x4": "srresnet-small-x4", "efficient-x4": "efficient-x4", "fine-tuned": checkpoint}
+    methods = {"bicubic": models.create("bicubic", 4)} | {name: models.load(one) for name, one in names.items()}
+    found = {name: published.on_tests(method, {"test": test})["test"] for name, method in methods.items()}
+    high = crop_to_multiple(dict(test)[SHOWN].cpu(), 4)
+    outputs = {name: upscale(method.cpu(), degrade(high, 4), 4) for name, method in methods.items()}
+    facts = {"command": "python -m benchmarks.domain", "picture": SHOWN, "pictures": str(test), "measured": found}
+    page = figures.comparison(outputs, high, (40, 60, 120), "a typeface that no training has seen, x4", border=4)
+    published.publish(page, "domain", facts)
+    return facts, published.table(found)
+
+
 def run(options: Options) -> tuple[Facts, str]:
     """Draw them all."""
     words, chance = re.findall(r"[A-Za-z]{2,}", Path("README.md").read_text("utf-8")), random.Random(0)
@@ -59,6 +81,8 @@ def run(options: Options) -> tuple[Facts, str]:
         for font in fonts:
             for number in range(options.pages):
                 page(font, words, chance).save(options.folder / split / f"{font}-{number}.png")
+    if options.checkpoint:
+        return compare(options, options.checkpoint)
     facts: Facts = {split: options.pages * len(fonts) for split, fonts in SCENES.items()}
     return facts, f"{options.folder}: {facts['train']} pages to train on, {facts['test']} in typefaces of their own"
 
