@@ -2,7 +2,7 @@
 
     uv run python -m benchmarks.domain my/pages [--checkpoint runs/pages/best.pt]
 
-Words of the README in the typefaces that come with Matplotlib, slightly turned, each page on paper of its own colour.
+Words of the licence in the typefaces that come with Matplotlib, slightly turned, each page on paper of its own colour.
 FOLDER/train has eleven typefaces, FOLDER/test four others, which no training has seen. With
 the checkpoint of a network that was fine-tuned on them: measures it on the test pages beside those that come along, and
 writes figures/reference/domain.jpg.
@@ -74,15 +74,15 @@ def compare(options: Options, checkpoint: Path) -> tuple[Facts, str]:
 
 
 def run(options: Options) -> tuple[Facts, str]:
-    """Draw them all."""
-    words, chance = re.findall(r"[A-Za-z]{2,}", Path("README.md").read_text("utf-8")), random.Random(0)
+    """Draw them all, or measure on them."""
+    if options.checkpoint:
+        return compare(options, options.checkpoint)
+    words, chance = re.findall(r"[A-Za-z]{2,}", Path("LICENSE").read_text("utf-8")), random.Random(0)
     for split, fonts in SCENES.items():
         (options.folder / split).mkdir(parents=True, exist_ok=True)
         for font in fonts:
             for number in range(options.pages):
                 page(font, words, chance).save(options.folder / split / f"{font}-{number}.png")
-    if options.checkpoint:
-        return compare(options, options.checkpoint)
     facts: Facts = {split: options.pages * len(fonts) for split, fonts in SCENES.items()}
     return facts, f"{options.folder}: {facts['train']} pages to train on, {facts['test']} in typefaces of their own"
 

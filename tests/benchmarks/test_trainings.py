@@ -67,7 +67,7 @@ def test_srgan_compares_shares_and_publishes_what_load_reads(photos, tmp_path, m
         data=photos, held_out=2, set5=str(tmp_path / "five"), **weights, steps=2, out=tmp_path / "out"
     )
     facts, text = srgan.run(options)
-    assert list(facts["measured"]) == ["bicubic", "efficient-x4", "features alone", "GAN, 5%"]
+    assert list(facts["measured"]) == ["bicubic", "efficient-x4", "features alone", "GAN, 10%"]
     assert published("srgan")["adversarial shares"] == published("srgan_tradeoff")["adversarial shares"]
     assert facts["models"]["features alone"]["loss"]["adversarial"] == 0 and "relu5_3" in text
     model = models.load(tmp_path / "out" / "weights" / "efficient-gan-x4.safetensors")
