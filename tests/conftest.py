@@ -34,7 +34,8 @@ def own_folders(tmp_path, monkeypatch):
     """Nothing a test does reaches the clone's data/, runs/ or figures/."""
     monkeypatch.setenv("SRKIT_ROOT", str(tmp_path))
     for name in ("SRKIT_DATA", "SRKIT_MIRROR", "SRKIT_PROFILE", "SRKIT_WEIGHTS"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a test sets itself is gone after it
+        monkeypatch.delenv(name)
 
 
 def shared(name: str, kind: str = "data") -> Path:
