@@ -2,10 +2,10 @@
 
     uv run python -m benchmarks.domain my/pages [--checkpoint runs/pages/best.pt]
 
-Words of the licence in the typefaces that come with Matplotlib, slightly turned, each page on paper of its own colour.
-FOLDER/train has eleven typefaces, FOLDER/test four others, which no training has seen. With
-the checkpoint of a network that was fine-tuned on them: measures it on the test pages beside those that come along, and
-writes figures/reference/domain.jpg.
+Words of the licence in the typefaces that come with Matplotlib, slightly turned, each page on paper of its own
+colour. FOLDER/train has eleven typefaces, FOLDER/test four others, which no training has seen. With the checkpoint of
+a network that was fine-tuned on them it draws nothing: it measures that network on the test pages, beside those that
+come along, and writes figures/reference/domain.jpg.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from srkit.data.images import crop_to_multiple, degrade
 from srkit.inference import upscale
 from srkit.settings import choose_device
 
+LICENCE = Path(__file__).parents[1] / "LICENSE"
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 SCENES = {
     "train": ["DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSerif", "DejaVuSerif-Bold", "cmb10",
@@ -77,7 +78,7 @@ def run(options: Options) -> tuple[Facts, str]:
     """Draw them all, or measure on them."""
     if options.checkpoint:
         return compare(options, options.checkpoint)
-    words, chance = re.findall(r"[A-Za-z]{2,}", Path("LICENSE").read_text("utf-8")), random.Random(0)
+    words, chance = re.findall(r"[A-Za-z]{2,}", LICENCE.read_text("utf-8")), random.Random(0)
     for split, fonts in SCENES.items():
         (options.folder / split).mkdir(parents=True, exist_ok=True)
         for font in fonts:

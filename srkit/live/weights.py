@@ -49,10 +49,13 @@ def held(trainer: Trainer) -> dict[str, float]:
 
 
 def beginning(moves: Sequence[Move]) -> int:
-    """The step of the last move, or of the first of those that came closely before it by the same slider; 0 if none."""
-    step = moves[-1].step if moves else 0
+    """The step of the last move, or of the first of those that came closely before it by the same slider; 0 if none.
+
+    Several at one step are a preset's, which is undone by itself.
+    """
+    step, at = moves[-1].step if moves else 0, [move.step for move in moves]
     for move in reversed(moves):
-        if move.name != moves[-1].name or step - move.step > CLOSE:
+        if move.name != moves[-1].name or step - move.step > CLOSE or at.count(move.step) > 1:
             break
         step = move.step
     return step

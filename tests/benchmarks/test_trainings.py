@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import classic, distil, efficient, film, perceptual, speedrun, srgan, strip, transfer
+from benchmarks import classic, distil, domain, efficient, film, perceptual, speedrun, srgan, strip, transfer
 from benchmarks.speedruns import muon
 from benchmarks.textbook import make_folder
 from srkit import models
@@ -67,6 +67,20 @@ def test_srgan_compares_shares(photos, monkeypatch):
     facts, _ = srgan.run(srgan.Options(data=photos, train=8, held_out=2, set5=photos, **weights, steps=2))
     assert list(facts["measured"]) == ["bicubic", "SRResNet", "content alone", "GAN, 1%", "SRGAN", "GAN, 25%"]
     assert published("srgan")["adversarial shares"] == published("srgan_tradeoff")["adversarial shares"]
+
+
+def test_a_domain_is_drawn_and_measured(tmp_path):
+    folder = tmp_path / "pages"
+    facts, _ = domain.run(domain.Options(folder=folder, pages=4))
+    assert len(list((folder / "train").glob("*.png"))) == facts["train"] == 44 and facts["test"] == 16
+    first = (folder / "test" / f"{domain.SHOWN}.png").read_bytes()
+    checkpoint = Path(models.__file__).parents[1] / "weights" / "srcnn915-x4.safetensors"
+    facts, text = domain.run(domain.Options(folder=folder, checkpoint=checkpoint))
+    assert (folder / "test" / f"{domain.SHOWN}.png").read_bytes() == first  # measured, not drawn anew
+    assert list(facts["measured"]) == ["bicubic", "srresnet-small-x4", "efficient-x4", "fine-tuned"]
+    assert (
+        published("domain")["measured"]["fine-tuned"]["psnr"] > facts["measured"]["bicubic"]["psnr"] and "fine" in text
+    )
 
 
 def test_efficient_cools_down_goes_on_and_publishes_what_load_reads(photos, tmp_path):

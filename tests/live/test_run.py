@@ -292,6 +292,17 @@ def test_moves_of_one_slider_that_follow_closely_are_undone_together(make):
     assert run.step == 5 and run.weights.snapshot()["lr"] != 2e-4
 
 
+def test_a_preset_is_undone_by_itself(make):
+    run = make(steps=30)
+    run.plan = {10: {"l1": 0.1, "lr": 2e-4}, 12: {"lr": 1e-4}}
+    run.start()
+    assert run.wait(30)
+    run.undo()
+    assert run.step == 12 and run.weights.snapshot()["l1"] == 0.1 and run.weights.snapshot()["lr"] == 2e-4
+    run.undo()
+    assert run.step == 10 and run.weights.snapshot()["l1"] == 0
+
+
 def test_every_term_is_measured_on_the_same_pixels_and_nothing_is_learnt_from_it(make):
     run = make(steps=30)
     quiet = make(steps=30)
