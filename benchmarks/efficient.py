@@ -1,12 +1,13 @@
 """The networks that `srkit upscale` takes: efficient-x4, -x2, -x3, and efficient-photo-x4, -x2, from nothing.
 
-    uv run python -m benchmarks.efficient my/photos --more t91 my/bsds200 [--publish] [--json]
+    uv run python -m benchmarks.efficient my/photos --more t91 my/bsds200 [--average FILE] [--publish] [--json]
 
 Called again after it was stopped, it goes on. x4 comes first; x2 and x3 start from its body and learn a new last
 convolution; those for photographs as they are start from their clean sister, and learn and are measured on LR that is
 blurred, noisy and saved as JPEG (`data.degradation`). The learning rate rises, stays, and falls in a straight line over
 the last part of the steps (--cooldown), in which the mean squared error takes the place of the absolute one: the same
-command with more --steps therefore lengthens a training that has ended.
+command with more --steps therefore lengthens a training that has ended. Two ends of one training, averaged weight by
+weight, are better than either (Wortsman et al., "Model soups", arXiv 2203.05482).
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Options(timing.Options):
     lr: float = 1e-3  # of x4; half of it for the others
     photo: float = 1.0  # strength of the degradation of those for photographs
     batch_size: int = 16  # patches in a batch
+    average: Path | None = None  # x4's weights of before it was lengthened: both, cooled, are averaged
     publish: bool = False  # put weights and cards into srkit/weights
     out: Path = Path("runs/efficient")  # where everything goes
 
@@ -158,11 +160,16 @@ def publish(options: Options, trainer: Cooling, network: str) -> Facts:
     }
     wide: Any = trainer.result
     plain = wide.merged()
+    earlier = options.average if network == "x4" else None
+    if earlier:
+        before = models.load(earlier).state_dict()
+        plain.load_state_dict({name: value.lerp(before[name], 0.5) for name, value in plain.state_dict().items()})
     plain.half().float()  # what is stored is what is measured
     card = {
         "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",
         **({"degradation": f"blur, noise, JPEG, twice; strength {photo.strength:g}"} if photo else {}),
         **published.training(trainer),
+        **({"averaged with": "itself, shorter and cooled before"} if earlier else {}),
         "stages": {"charbonnier": trainer.steps - trainer.cooldown, "mse, cooling": trainer.cooldown},
         "optimizer": f"Muon for the kernels, {MUON} x the learning rate; Adam for all else",
         "start": f"efficient-{START[network]}" if network in START else "nothing",
