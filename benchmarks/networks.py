@@ -29,7 +29,9 @@ NETWORKS = {
     "srcnn915-x2": Network("srcnn915", 2, "t91", 12_000),
     "srcnn915-x3": Network("srcnn915", 3, "t91", 12_000),
     "srcnn915-x4": Network("srcnn915", 4, "t91", 12_000),
-    "srcnn-x2": Network("srcnn", 2, "t91", 8000),
+    "srcnn-x2": Network(  # at 1e-3 more than half of the second layer's filters died
+        "srcnn", 2, "t91", 11_000, {"patch_size": 48, "lr": 4e-4, "schedule": "cosine"}
+    ),
     "srcnn-x3": Network("srcnn", 3, "photos", 2500),  # the next one's sister, on the MSE alone
     "srcnn-perceptual-x3": Network("srcnn", 3, "photos", 2500, {"features": "vgg16"}, PERCEPTUAL),
     "superresnet-x2": Network("superresnet", 2, "photos", 6000, {**VARIANT, "patch_size": 48}),
