@@ -25,7 +25,7 @@ COVERS = {  # lesson: the figure's name, and what it shows. 01 and 02 have figur
     "03": ("grid", "Three photographs: the input, the output of SRCNN, and the ground truth"),
     "04": ("comparison", "A detail by each loss of this lesson, and the ground truth"),
     "05": ("comparison_288", "A face by bicubic, by this lesson's networks, and the ground truth"),
-    "06": ("comparison", "A face by bicubic, SRResNet, SRGAN, and the ground truth"),
+    "06": ("comparison", "A face by bicubic, this lesson's networks, a long GAN, and the ground truth"),
     "07": ("before_after", "Pictures of three domains before and after fine-tuning, and the ground truth"),
     "08": ("tuning", "Hyper-parameters that move while the network trains, and self-tuning beside searches"),
     "09": ("style", "A photograph, a painting, and the photograph in its style"),

@@ -1,135 +1,217 @@
-"""What a GAN changes: SRResNet x4 trained on the MSE, then against a discriminator of growing weight.
+"""What features and a discriminator change: efficient-x4 goes on by VGG-16's features alone, and as a GAN.
 
-    uv run python -m benchmarks.srgan --data FOLDER [--feature-weights FILE] [--second-weights FILE] [--json]
+    uv run python -m benchmarks.srgan my/photos --more t91 my/bsds200 [--feature-weights FILE]
+        [--second-weights FILE] [--publish] [--json]
 
-Stage 1 trains srresnet-small with its preset's settings. Each run of stage 2 starts from there and from the same
-discriminator, on the same batches; the runs differ in the adversarial term's share of the loss at the start.
-Measured on pictures that neither stage trained on (240 x 240 each) and on Set5; nothing is chosen on them: PSNR, SSIM,
-the distance in VGG22, which is in the loss, in a deeper layer and in one of SqueezeNet, which are not.
-Stopped, it goes on where it stood. Writes figures/reference/srgan.jpg and srgan_tradeoff.jpg, each with its provenance.
+Each run starts from the same network and on the same batches; they differ in the adversarial term's share of the loss
+at the start: none, a tenth, and so much that the game breaks. The second is then mixed with where it began, weight by
+weight, as Wang et al. do (arXiv 1811.10515); half and half is what is published. Measured on photographs that none has
+seen, and on Set5: PSNR, SSIM, the distance in layers of VGG-16, of which relu5_3 is in no loss, and in
+two of SqueezeNet, which only measures. Stopped, it goes on where it stood; `--shares 0.1` trains that run alone.
+Writes srgan.jpg, srgan_tradeoff.jpg, srgan_runs.jpg and srgan.json, which holds the runs' histories, into
+figures/reference; --publish puts the mixture's weights into srkit/weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from matplotlib.figure import Figure
+from skimage import data as samples
+from torch import Tensor, nn
+from tyro.conf import Positional
 
 from benchmarks import published, timing
 from benchmarks.timing import Facts
 from srkit import figures, metrics, models
 from srkit.data import ImageDataset, load_dataset
+from srkit.data.images import crop_to_multiple, degrade
+from srkit.inference import upscale
 from srkit.losses import PerceptualLoss, WeightedLoss
-from srkit.models.features import VGG19, SqueezeNet
+from srkit.models import pretrained
+from srkit.models.features import VGG16, SqueezeNet
 from srkit.settings import choose_device
-from srkit.training import GANConfig, GANTrainer, TrainConfig, Trainer
+from srkit.training import GANConfig, GANTrainer
 
-SCALE, SHOWN = 4, 0.05  # the share whose network is shown and published
-PICTURE, BOX = "chelsea", (92, 112, 96)
-CONTENT = ("relu1_2", "relu2_2")  # relu2_2 is VGG22; relu1_2 notices the weave that a layer behind a pooling forgives
-INDEPENDENT = "fire5"  # SqueezeNet's layer, which only measures
+START, NAME = "efficient-x4", "efficient-gan-x4"
+# Shares of what the adversarial term leaves. Without relu1_2, which sees single pixels, a grid lies over everything.
+CONTENT = {"mse": 0.1, "relu1_2": 0.35, "relu2_2": 0.25, "relu3_3": 0.2, "relu4_3": 0.1}
+JUDGES = {"vgg16": ("relu3_3", "relu5_3"), "squeezenet": ("fire5", "fire9")}
+SHARES, MIXTURES, ALPHA = (0.0, 0.1, 0.9), (0.25, 0.5, 0.75), 0.5  # of the adversarial term; of the GAN
+PARTS = {"face": ("astronaut", 160, 16), "fur": ("chelsea", 80, 60), "letters": ("page", 16, 0)}  # left, top
+EYE, SHOWN, VALIDATIONS = ("chelsea", 92, 112), 144, 6
 
 
 @dataclass(kw_only=True)
 class Options(timing.Options):
-    """Train SRResNet, and SRGANs from it with the adversarial term at several weights, and compare."""
+    """Train efficient-x4 on by features, and against a discriminator, mix it with the latter, and compare."""
 
-    data: str  # a folder of pictures, or a name that `srkit data` lists
-    train: int = 450  # how many of them to train on
-    held_out: int = 50  # how many others to measure on
+    data: Positional[str]  # photographs: a folder, or a name that `srkit data` lists
+    more: tuple[str, ...] = ()  # folders or names whose pictures are all trained on, too
+    held_out: int = 50  # photographs of DATA to measure on, which are not trained on
     set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
-    feature_weights: str = (
-        "imagenet"  # weights of VGG-19, whose layers are the content term: imagenet, a file, or random
-    )
-    deeper: str = "relu3_1"  # a deeper layer of it, which only measures; relu5_4 (VGG54) where the weights hold it
+    feature_weights: str = "imagenet"  # weights of VGG-16: imagenet, a file, or random
     second_weights: str = "imagenet"  # weights of SqueezeNet, which only measures
-    shares: tuple[float, ...] = (
-        0.0,
-        0.01,
-        SHOWN,
-        0.25,
-    )  # the adversarial term's, a run each; of the rest MSE has a twentieth
-    steps: int = 800  # of stage 2, in each run
+    shares: tuple[float, ...] = SHARES  # which runs to train; all are needed to compare
+    steps: int = 1800  # of each run; a third of them for the one that crashes
+    publish: bool = False  # put weights and card into srkit/weights
     out: Path = Path("runs/srgan")
 
 
-def stage1(options: Options) -> Trainer:
-    """SRResNet on the MSE."""
-    config = TrainConfig(**{**models.PRESETS["srresnet-small"].training, "save_freq": 250})
-    torch.manual_seed(config.seed)
-    model, validation = models.create("srresnet-small"), dataset(options, "val")
-    return published.train(
-        Trainer(model, dataset(options, "train"), config, validation=validation, out=options.out / "stage1")
-    )
+def title_of(share: float) -> str:
+    """What a run is called."""
+    return f"GAN, {share:.0%}" if share else "features alone"
 
 
-def stage2(options: Options, generator: nn.Module, share: float) -> Trainer:
-    """The same generator against a new discriminator; the loss's weights follow from the share."""
-    settings: dict[str, Any] = {**models.PRESETS["srgan-small"].training, "steps": options.steps, "save_freq": 250}
-    settings |= {"feature_weights": options.feature_weights, "content": CONTENT}
-    shares = {"mse": 0.05 * (1 - share), "content": 0.95 * (1 - share), "adversarial": share}
-    config, pictures = GANConfig(**{**settings, "loss": shares}), dataset(options, "train")
-    batch = pictures.batch(0, 16, config.patch_size, SCALE, seed=1)
-    loss = published.loss_by_shares(config, shares, generator, batch)
-    start = models.rebuild(generator, name="srgan-small")
-    return published.train(GANTrainer(start, pictures, config, loss, out=options.out / f"share-{share:g}"))
+def picture(name: str) -> Tensor:
+    """A bundled photograph, or scikit-image's scanned page; (3, H, W)."""
+    if name == "page":
+        return crop_to_multiple(torch.tensor(samples.page()).expand(3, -1, -1) / 255, 4)
+    return crop_to_multiple(dict(load_dataset("bundled", "test"))[name], 4)
 
 
-def dataset(options: Options, split: str, size: int | None = None) -> ImageDataset:
-    """The pictures to train on ("train") or to measure on ("val")."""
-    held_out = options.held_out
-    return load_dataset(options.data, split, size=size, train=options.train, val=held_out, device=choose_device())
+def bundled() -> ImageDataset:
+    """What the runs are validated on: the middle of the bundled photographs."""
+    return load_dataset("bundled", "test", size=published.SIDE, device=choose_device())
 
 
-def independent_measures(options: Options) -> WeightedLoss:
-    """MSE, VGG22, a deeper layer, and SqueezeNet's."""
-    vgg = VGG19(["relu2_2", options.deeper], options.feature_weights)
-    squeezenet = SqueezeNet([INDEPENDENT], options.second_weights)
-    names = ("mse", "relu2_2", options.deeper, INDEPENDENT)
+def part(image: Tensor, left: int, top: int, side: int = SHOWN) -> Tensor:
+    """A square of an image."""
+    return image[:, top : top + side, left : left + side]
+
+
+def eye(image: Tensor) -> Tensor:
+    """The cat's eye."""
+    return part(image, EYE[1], EYE[2], side=96)
+
+
+class Recorded(GANTrainer):
+    """A GANTrainer that keeps at each validation what the network makes of the eye."""
+
+    def validate(self) -> None:
+        super().validate()
+        assert self.out is not None
+        torch.save(eye(upscale(self.result, degrade(picture(EYE[0]), 4))), self.out / f"eye-{self.step_number}.pt")
+
+
+def train(options: Options, share: float) -> Recorded:
+    """The network that goes on from START; the loss's weights follow from the shares."""
+    steps = max(VALIDATIONS, options.steps // (1 if share < 0.5 else 3))  # a crash is seen soon
+    settings: dict[str, Any] = {**models.PRESETS["efficient-gan"].training, "steps": steps, "content": ()}
+    settings["loss"] = {name: weight * (1 - share) for name, weight in CONTENT.items()} | {"adversarial": share}
+    settings |= {"log_freq": 20, "save_freq": 100, "val_freq": steps // VALIDATIONS}
+    config = GANConfig(**settings, feature_weights=options.feature_weights, precision="fp32")
+    pictures = published.all_pictures(options.data, options.more, options.held_out, 96)
+    torch.manual_seed(0)
+    start: Any = models.load(START)
+    batch = pictures.batch(0, 16, config.patch_size, start.scale, seed=1)
+    loss = published.loss_by_shares(config, config.loss, start, batch)
+    trainer = Recorded(start, pictures, config, loss, validation=bundled(), out=options.out / f"share-{share:g}")
+    published.train(trainer, progress=not options.json)
+    return trainer
+
+
+def mixed(end: nn.Module, alpha: float) -> nn.Module:
+    """The network whose every weight lies between START's and another's, at 0 START's."""
+    model, other = models.load(START), end.cpu().state_dict()
+    model.load_state_dict({name: value.lerp(other[name], alpha) for name, value in model.state_dict().items()})
+    return model
+
+
+def judges(options: Options) -> WeightedLoss:
+    """What measures: VGG-16 and SqueezeNet."""
+    vgg = VGG16(JUDGES["vgg16"], options.feature_weights)
+    squeezenet = SqueezeNet(JUDGES["squeezenet"], options.second_weights)
+    names = (*JUDGES["vgg16"], *JUDGES["squeezenet"])
     return WeightedLoss(dict.fromkeys(names, 1.0), PerceptualLoss(vgg), PerceptualLoss(squeezenet))
 
 
+def previews(trainers: Mapping[str, Recorded]) -> Figure:
+    """The eye at each validation: a row for each run."""
+    truth = picture(EYE[0])
+    begin = upscale(models.load(START), degrade(truth, 4))
+    fig = Figure(figsize=(12, 2 * len(trainers) + 0.2), layout="constrained")
+    for axes, (title, trainer) in zip(fig.subplots(len(trainers), VALIDATIONS + 2), trainers.items(), strict=True):
+        steps = trainer.history.series("val/dB")[0][-VALIDATIONS:]
+        found = {f"step {step}": torch.load(Path(trainer.out or "") / f"eye-{step}.pt") for step in steps}
+        shown = {"step 0": eye(begin), **found, "ground truth": eye(truth)}
+        for ax, (step, output) in zip(axes, shown.items(), strict=False):
+            figures.show(ax, output, step)
+        axes[0].set_ylabel(title, fontsize=12)
+    return fig
+
+
+def rounded(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """A history in four digits."""
+    return [{name: value if name == "step" else float(f"{value:.4g}") for name, value in row.items()} for row in rows]
+
+
+def publish(options: Options, model: nn.Module, trainers: Mapping[str, Recorded], facts: Facts) -> None:
+    """Write the weights, in half precision, and their card."""
+    last = trainers[title_of(SHARES[1])]
+    card = {
+        "trained on": f"{len(last.dataset)} pictures; fingerprint {last.dataset.fingerprint[:12]}",
+        **published.training(last),
+        "start": START,
+        "mixed": facts["mixture"],
+        "seconds": round(last.seconds),
+        "measured": facts["measured"][NAME],
+        "bicubic": facts["measured"]["bicubic"],
+        "made by": "python -m benchmarks.srgan",
+        "weights": "half precision; trained by and for srkit, under its licence",
+    }
+    model = models.rebuild(model.cpu(), name=NAME.removesuffix("-x4"))
+    pretrained.publish(model, NAME, card, pretrained.FOLDER if options.publish else options.out / "weights")
+
+
 def run(options: Options) -> tuple[Facts, str]:
-    """Both stages, measured and shown."""
-    first = stage1(options)
-    runs = {share: stage2(options, first.result, share) for share in options.shares}
-    names = {share: f"GAN, {share:.0%}" for share in runs} | {0.0: "content alone", SHOWN: "SRGAN"}
-    trainers = {"SRResNet": first, **{names[share]: trainer for share, trainer in runs.items()}}
-    methods = {"bicubic": models.create("bicubic", SCALE)}
+    """All runs and mixtures, measured and shown."""
+    trainers = {title_of(share): train(options, share) for share in options.shares}
+    if options.shares != SHARES:
+        return {}, f"trained: {', '.join(trainers)}"
+    loss, gan = judges(options), trainers[title_of(SHARES[1])]
+    mixtures = {alpha: mixed(gan.result, alpha) for alpha in MIXTURES}
+    methods = {"bicubic": models.create("bicubic", 4), START: models.load(START)}
     methods |= {name: trainer.result for name, trainer in trainers.items()}
-    loss, held_out = independent_measures(options), dataset(options, "val", published.SIDE)
+    methods |= {NAME if alpha == ALPHA else f"mixture, {alpha:g}": model for alpha, model in mixtures.items()}
+    held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)
     tests = {"Set5": load_dataset(options.set5, "all", device=choose_device())}
-    held_out_title = f"{len(held_out)} held-out photographs, {published.SIDE} x {published.SIDE}"
-    found = {
+    title = f"{len(held_out)} held-out pictures of {published.SIDE} x {published.SIDE}"
+    measured = {
         name: {
-            held_out_title: published.measured(metrics.evaluate(method, held_out, SCALE, loss)),
+            title: published.measured(metrics.evaluate(method, held_out, 4, loss)),
             **published.on_tests(method, tests),
         }
         for name, method in methods.items()
     }
     facts = {
         "command": "python -m benchmarks.srgan",
-        "picture": PICTURE,
         "features": loss.describe(),
-        "adversarial shares": {names[share]: share for share in runs},
-        "measured": found,
-        "diagnoses": {names[share]: trainer.diagnose() for share, trainer in runs.items()},
+        "mixture": {"of": [START, title_of(SHARES[1])], "alpha": ALPHA},
+        "measured": measured,
+        "diagnoses": {name: trainer.diagnose() for name, trainer in trainers.items()},
         "models": {name: published.about(trainer) for name, trainer in trainers.items()},
     }
-    if SHOWN in runs:
-        footer = f"srresnet-small, x4: {first.steps} steps on the MSE, then {options.steps} as a GAN"
-        shown = published.interpolations(SCALE) | {name: methods[name] for name in ("SRResNet", "SRGAN")}
-        published.publish(published.comparison(shown, PICTURE, BOX, SCALE, footer), "srgan", facts)
-    points = {name: (one[held_out_title]["psnr"], one[held_out_title][INDEPENDENT]) for name, one in found.items()}
-    sweep = ["SRResNet", *(names[share] for share in sorted(runs))]
-    page = figures.tradeoff(points, f"{INDEPENDENT} of SqueezeNet", sweep)
-    published.publish(page, "srgan_tradeoff", facts)
-    rows = {name: {**one[held_out_title], "Set5 psnr": one["Set5"]["psnr"]} for name, one in found.items()}
+    publish(options, methods[NAME], trainers, facts)
+    shown = ["bicubic", START, NAME]
+    rows = []
+    for name, left, top in PARTS.values():
+        outputs = [upscale(methods[method], degrade(picture(name), 4)) for method in shown]
+        rows.append([part(image, left, top) for image in (*outputs, picture(name))])
+    page = figures.grid(rows, (*shown, "ground truth"), border=4)
+    histories = {name: rounded(trainer.history.rows) for name, trainer in trainers.items()}
+    published.publish(page, "srgan", {**facts, "histories": histories})
+    published.publish(previews(trainers), "srgan_runs", {"command": facts["command"], "models": facts["models"]})
+    points = {name: (one[title]["psnr"], one[title]["fire9"]) for name, one in measured.items() if name != "bicubic"}
+    line = [START, *(name for name in methods if name == NAME or name.startswith("mixture")), title_of(SHARES[1])]
+    published.publish(figures.tradeoff(points, "fire9 of SqueezeNet", line), "srgan_tradeoff", facts)
+    table = {name: {**one[title], "Set5 psnr": one["Set5"]["psnr"]} for name, one in measured.items()}
     diagnoses = [f"{name}: {words}" for name, words in facts["diagnoses"].items()]
-    return facts, "\n".join([f"{held_out_title}, x4; {loss.describe()}", published.table(rows), *diagnoses])
+    return facts, "\n".join([f"{title}, x4; {loss.describe()}", published.table(table), *diagnoses])
 
 
 if __name__ == "__main__":

@@ -1,47 +1,75 @@
-"""The README's first picture: a face by bicubic, by the network that `srkit upscale` takes, and as it is.
+"""The README's first picture, a face by the network that `srkit upscale` takes, and that of a photograph as it is.
 
 uv run python -m benchmarks.strip
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
 
 from benchmarks import published, timing
 from benchmarks.timing import Facts
 from srkit import figures, metrics, models
 from srkit.data import load_dataset
-from srkit.data.images import crop_to_multiple, degrade
+from srkit.data.degradation import add_noise, soften
+from srkit.data.images import crop_to_multiple, degrade, to_uint8
 from srkit.inference import upscale
 from srkit.models.pretrained import weights_sha256
 
-NETWORK, SCALE = "efficient", 4
-PICTURE, LEFT, TOP, SIDE = "astronaut", 152, 16, 152
+SCALE, SIDE = 4, 152
+BLUR, NOISE, QUALITY = 1.0, 0.02, 60  # of a photograph: in pixels of LR, in [0, 1], of JPEG
+STRIPS = {  # name: picture, left, top, networks beside bicubic, whether LR is a photograph
+    "upscale": ("astronaut", 152, 16, ("efficient-x4",), False),
+    "photo": ("chelsea", 100, 60, ("efficient-x4", "efficient-photo-x4"), True),
+}
 
 
 @dataclass(kw_only=True)
 class Options(timing.Options):
-    """Draw the README's first picture."""
+    """Draw the README's first picture, and that of a photograph as it is."""
 
 
-def run(options: Options) -> tuple[Facts, str]:
-    """Three pictures in a row, 12 inches wide."""
-    model = models.load(f"{NETWORK}-x{SCALE}")
-    high = crop_to_multiple(dict(load_dataset("bundled", "all"))[PICTURE], SCALE)
-    low = degrade(high, SCALE)
-    facts: Facts = {"command": "python -m benchmarks.strip", "picture": PICTURE}
-    fig = Figure(figsize=(12, 4.4), layout="constrained")
-    methods = {"bicubic": models.create("bicubic", SCALE), f"{NETWORK}-x{SCALE}": model}
-    for ax, name in zip(fig.subplots(1, 3), [*methods, "ground truth"], strict=True):
+def photographed(low: Tensor) -> Tensor:
+    """A picture out of focus, noisy, and saved as JPEG by Pillow's codec; (3, h, w) in [0, 1]."""
+    file, generator = io.BytesIO(), torch.Generator().manual_seed(0)
+    low = add_noise(soften(low[None], torch.tensor([BLUR]), generator), torch.tensor([NOISE]), generator)[0]
+    Image.fromarray(to_uint8(low).permute(1, 2, 0).numpy()).save(file, "JPEG", quality=QUALITY)
+    return torch.tensor(np.asarray(Image.open(file))).permute(2, 0, 1) / 255
+
+
+def strip(picture: str, left: int, top: int, networks: Sequence[str], photo: bool) -> tuple[Figure, Facts]:
+    """Pictures in a row, 12 inches wide, and what was measured of them."""
+    high = crop_to_multiple(dict(load_dataset("bundled", "all"))[picture], SCALE)
+    low = photographed(degrade(high, SCALE)) if photo else degrade(high, SCALE)
+    methods = {"bicubic": models.create("bicubic", SCALE)} | {name: models.load(name) for name in networks}
+    facts: Facts = {"command": "python -m benchmarks.strip", "picture": picture}
+    facts |= {"blur": BLUR, "noise": NOISE, "JPEG quality": QUALITY} if photo else {}
+    fig = Figure(figsize=(12, 0.4 + 12 / (len(methods) + 1)), layout="constrained")
+    for ax, name in zip(fig.subplots(1, len(methods) + 1), [*methods, "ground truth"], strict=True):
         output = upscale(methods[name], low) if name in methods else high
-        figures.show(ax, output[:, TOP : TOP + SIDE, LEFT : LEFT + SIDE])
+        figures.show(ax, output[:, top : top + SIDE, left : left + SIDE])
         if name in methods:
             facts[name] = metrics.psnr(output, high, SCALE).item()
         ax.set_xlabel(f"{name}   {facts[name]:.2f} dB" if name in methods else name, fontsize=15)
-    published.publish(fig, "upscale", {**facts, "weights_sha256": weights_sha256(model.state_dict())})
-    return facts, "figures/reference/upscale.jpg"
+    facts["weights_sha256"] = {name: weights_sha256(methods[name].state_dict()) for name in networks}
+    return fig, facts
+
+
+def run(options: Options) -> tuple[Facts, str]:
+    """All strips."""
+    found = {}
+    for name, shown in STRIPS.items():
+        fig, found[name] = strip(*shown)
+        published.publish(fig, name, found[name])
+    return found, "\n".join(f"figures/reference/{name}.jpg" for name in found)
 
 
 if __name__ == "__main__":

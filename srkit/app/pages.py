@@ -18,7 +18,10 @@ from srkit.settings import SRKitError
 MEGABYTES = 20  # of an uploaded file
 QUEUE = 80  # clients that wait; who comes then is told so
 HOUR = 3600  # seconds after which uploads and results are deleted
-NETWORKS = ("efficient-x2", "efficient-x3", "efficient-x4", "srgan-small-x4", "srresnet-small-x4", "srcnn915-x4")
+NETWORKS = (
+    "efficient-x2", "efficient-x3", "efficient-x4", "efficient-photo-x4", "efficient-gan-x4", "srresnet-small-x4",
+    "srcnn915-x4",
+)  # fmt: skip
 ABOUT = f"""# srkit
 Enlarge or paint pictures by the networks of a course on super-resolution, or by one that you trained.
 Up to {answers.MEGAPIXELS:g} megapixels and {MEGABYTES} MB; what you upload is deleted within an hour or so.

@@ -56,7 +56,8 @@ class Train:
     """
 
     # Which network: srcnn, srcnn915, superresnet, or superresnet-multi, -residual, -dilated, -vgg, -clip; srresnet,
-    # srresnet-small; efficient; srgan, srgan-small, which --start from a trained srresnet; style, which needs --style.
+    # srresnet-small; efficient; srgan, srgan-small, which --start from a trained srresnet, and efficient-gan, from a
+    # trained efficient; style, which needs --style.
     model: Positional[str]
     # What to train and to validate on.
     pictures: Annotated[Pictures, SAME_NAMES]

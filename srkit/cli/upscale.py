@@ -40,7 +40,8 @@ class Upscale:
     # Picture files, or folders with all that is in them, but no NAME_x4 beside its own NAME.
     pictures: Positional[tuple[Path, ...]]
     # A pretrained network, e.g. srcnn915-x3 (srkit inspect lists them); a checkpoint, srkit's or another project's
-    # (see srkit inspect -h); or nearest, bilinear or bicubic. If none is named: efficient-x2, -x3 or -x4, by --scale.
+    # (see srkit inspect -h); or nearest, bilinear or bicubic. If none is named: efficient-x2, -x3 or -x4, by --scale,
+    # which suits clean pictures; efficient-photo-x2 or -x4 suits photographs that are noisy, soft, or saved as JPEG.
     checkpoint: str | None = None
     # A folder; or, for one picture, a file. NAME_x4 beside each picture if not given.
     out: Output = None

@@ -119,6 +119,12 @@ PRESETS: dict[str, Preset] = {
     "srgan-small": Preset("SRResNet", SMALL,
         {"steps": 1500, "batch_size": 16, "patch_size": 64, "lr": 1e-4, "discriminator": 32, "discriminator_lr": 4.0,
          "discriminator_warmup": 150, "content": ("relu1_2", "relu2_2"), "ema": 0.99}, gan=True),
+    # efficient, already trained, against a discriminator: as benchmarks.srgan trains efficient-gan-x4 (lesson 06)
+    "efficient-gan": Preset("EfficientSR",
+        {"scale": 4, "channels": 48, "blocks": 6, "expand": False},
+        {"steps": 1800, "batch_size": 8, "patch_size": 64, "lr": 3e-4, "warmup": 50, "schedule": "cosine",
+         "discriminator": 32, "discriminator_lr": 2.0, "discriminator_warmup": 100, "real_label": 0.9,
+         "features": "vgg16", "content": ("relu1_2", "relu2_2"), "ema": 0.997}, gan=True),
     # 4 blocks of 64 filters at a quarter of the size: repaints a picture in the style of one (lesson 09); needs --style
     "style": Preset("TransformerNet", {"scale": 1},
         {"steps": 1500, "batch_size": 2, "patch_size": 128, "lr": 2e-3, "warmup": 20, "schedule": "cosine", "ema": 0.99,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import classic, distil, domain, efficient, film, perceptual, speedrun, srgan, strip, transfer
 from benchmarks.speedruns import muon
@@ -59,14 +60,26 @@ def test_a_recorded_run_moves_as_its_script_says_and_is_a_page(photos, tmp_path)
         assert 0 < (tmp_path / "out" / name).stat().st_size < 1_500_000
 
 
-def test_srgan_compares_shares(photos, monkeypatch):
-    for name in ("srresnet-small", "srgan-small"):
-        preset, few = models.PRESETS[name], {"steps": 2, "batch_size": 2, "patch_size": 48}
-        monkeypatch.setitem(models.PRESETS, name, replace(preset, training={**preset.training, **few}))
+def test_srgan_mixes_its_runs_and_publishes_what_load_reads(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(srgan.published, "SIDE", 48)
+    make_folder(tmp_path / "five", 1)
     weights = {"feature_weights": "random", "second_weights": "random"}
-    facts, _ = srgan.run(srgan.Options(data=photos, train=8, held_out=2, set5=photos, **weights, steps=2))
-    assert list(facts["measured"]) == ["bicubic", "SRResNet", "content alone", "GAN, 1%", "SRGAN", "GAN, 25%"]
-    assert published("srgan")["adversarial shares"] == published("srgan_tradeoff")["adversarial shares"]
+    options = srgan.Options(
+        data=photos, held_out=2, set5=str(tmp_path / "five"), **weights, steps=6, out=tmp_path / "out"
+    )
+    assert "GAN, 10%" in srgan.run(replace(options, shares=(0.1,)))[1]  # one run, beside another
+    facts, text = srgan.run(options)
+    names = ["bicubic", "efficient-x4", "features alone", "GAN, 10%", "GAN, 90%"]
+    assert list(facts["measured"])[:5] == names and "efficient-gan-x4" in facts["measured"] and "relu5_3" in text
+    assert facts["models"]["features alone"]["loss"]["adversarial"] == 0
+    histories = published("srgan")["histories"]
+    assert [row["step"] for row in histories["GAN, 90%"] if "val/dB" in row] == [1, 2, 3, 4, 5, 6]
+    for name in ("srgan_runs", "srgan_tradeoff"):
+        assert published(name)
+    model = models.load(tmp_path / "out" / "weights" / "efficient-gan-x4.safetensors")
+    ends = [models.load(one).state_dict() for one in ("efficient-x4", tmp_path / "out" / "share-0.1" / "last.pt")]
+    for key, value in model.state_dict().items():
+        assert torch.allclose(value, (ends[0][key] + ends[1][key]) / 2, atol=1e-3)
 
 
 def test_a_domain_is_drawn_and_measured(tmp_path):
@@ -95,8 +108,15 @@ def test_efficient_cools_down_goes_on_and_publishes_what_load_reads(photos, tmp_
         model = models.load(tmp_path / "out" / "weights" / f"{name}.safetensors")
         assert name.endswith(f"x{model.scale}") and not model.expand and card["steps"] in (4, 2)
         assert all(("spoilt" in test) == ("photo" in name) for test in card["measured"])
+    path, shorter = tmp_path / "out" / "weights" / "efficient-x4.safetensors", tmp_path / "shorter.safetensors"
+    path.rename(shorter)
     longer = efficient.run(replace(options, steps=6, networks=("x4",)))[0]["networks"]["efficient-x4"]
     assert longer["steps"] == 6 and longer["stages"] == {"charbonnier": 3, "mse, cooling": 3}
+    ends = [models.load(one).state_dict() for one in (shorter, path)]
+    options = replace(options, steps=6, networks=("x4",), average=shorter)
+    assert "averaged with" in efficient.run(options)[0]["networks"]["efficient-x4"]
+    for name, value in models.load(path).state_dict().items():
+        assert torch.allclose(value, (ends[0][name] + ends[1][name]) / 2, atol=1e-3)
 
 
 def test_distillation_goes_on_and_writes_a_network_that_load_features_reads(photos, tmp_path, monkeypatch):
@@ -123,9 +143,12 @@ def test_an_entry_of_the_speed_run_is_timed_and_measured(entry, photos, monkeypa
         speedrun.run(speedrun.Options(data=photos, entry="moun"))
 
 
-def test_the_readmes_first_picture_shows_the_network_ahead(photos):
+def test_strips_show_the_networks_ahead(photos):
     facts, _ = strip.run(strip.Options())
-    assert facts["efficient-x4"] > facts["bicubic"] and published("upscale") == facts | published("upscale")
+    assert facts["upscale"]["efficient-x4"] > facts["upscale"]["bicubic"]
+    assert facts["photo"]["efficient-photo-x4"] > max(facts["photo"][name] for name in ("efficient-x4", "bicubic"))
+    for name, found in facts.items():
+        assert published(name) == found
 
 
 def test_transfer_compares_before_and_after_on_a_bundled_domain():
