@@ -158,7 +158,7 @@ def test_start_must_be_of_the_network_that_is_named(call, pictures, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in pretrained.names() if "clip" not in name])
 def test_every_pretrained_network_can_be_a_start(name):
-    preset, _, scale = name.removeprefix("srcnn-perceptual").rpartition("-x")
+    preset, _, scale = name.removeprefix("srcnn-perceptual").replace("-photo", "").rpartition("-x")
     model = Train(preset or "srcnn", Pictures("bundled"), start=name).network()
     assert models.scales_of(model)[-1] == int(scale)
 
