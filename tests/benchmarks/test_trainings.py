@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,8 +109,8 @@ def test_efficient_cools_down_goes_on_and_publishes_what_load_reads(photos, tmp_
         model = models.load(tmp_path / "out" / "weights" / f"{name}.safetensors")
         assert name.endswith(f"x{model.scale}") and not model.expand and card["steps"] in (4, 2)
         assert all(("spoilt" in test) == ("photo" in name) for test in card["measured"])
-    path, shorter = tmp_path / "out" / "weights" / "efficient-x4.safetensors", tmp_path / "shorter.safetensors"
-    path.rename(shorter)
+    path = tmp_path / "out" / "weights" / "efficient-x4.safetensors"
+    shorter = shutil.copytree(path.parent, tmp_path / "shorter") / path.name  # with its card
     longer = efficient.run(replace(options, steps=6, networks=("x4",)))[0]["networks"]["efficient-x4"]
     assert longer["steps"] == 6 and longer["stages"] == {"charbonnier": 3, "mse, cooling": 3}
     ends = [models.load(one).state_dict() for one in (shorter, path)]
