@@ -162,8 +162,7 @@ def publish(options: Options, trainer: Cooling, network: str) -> Facts:
     plain = wide.merged()
     earlier = options.average if network == "x4" else None
     if earlier:
-        before = models.load(earlier).state_dict()
-        plain.load_state_dict({name: value.lerp(before[name], 0.5) for name, value in plain.state_dict().items()})
+        published.mixed(plain, models.load(earlier), 0.5)
     plain.half().float()  # what is stored is what is measured
     card = {
         "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",

@@ -86,6 +86,13 @@ def train(trainer: Trainer, progress: bool = True) -> Trainer:
     return trainer
 
 
+def mixed(start: nn.Module, end: nn.Module, alpha: float) -> nn.Module:
+    """`start`, changed: every weight lies between its own, at alpha 0, and the other's, at 1 (arXiv 1811.10515)."""
+    other = end.cpu().state_dict()
+    start.load_state_dict({name: value.lerp(other[name], alpha) for name, value in start.cpu().state_dict().items()})
+    return start
+
+
 def measured(table: metrics.Table) -> Facts:
     """A table's means."""
     return {"psnr": table.psnr, "ssim": table.ssim, **table.terms}

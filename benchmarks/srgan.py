@@ -115,13 +115,6 @@ def train(options: Options, share: float) -> Recorded:
     return trainer
 
 
-def mixed(end: nn.Module, alpha: float) -> nn.Module:
-    """The network whose every weight lies between START's and another's, at 0 START's."""
-    model, other = models.load(START), end.cpu().state_dict()
-    model.load_state_dict({name: value.lerp(other[name], alpha) for name, value in model.state_dict().items()})
-    return model
-
-
 def judges(options: Options) -> WeightedLoss:
     """What measures: VGG-16 and SqueezeNet."""
     vgg = VGG16(JUDGES["vgg16"], options.feature_weights)
@@ -174,7 +167,7 @@ def run(options: Options) -> tuple[Facts, str]:
     if options.shares != SHARES:
         return {}, f"trained: {', '.join(trainers)}"
     loss, gan = judges(options), trainers[title_of(SHARES[1])]
-    mixtures = {alpha: mixed(gan.result, alpha) for alpha in MIXTURES}
+    mixtures = {alpha: published.mixed(models.load(START), gan.result, alpha) for alpha in MIXTURES}
     methods = {"bicubic": models.create("bicubic", 4), START: models.load(START)}
     methods |= {name: trainer.result for name, trainer in trainers.items()}
     methods |= {NAME if alpha == ALPHA else f"mixture, {alpha:g}": model for alpha, model in mixtures.items()}

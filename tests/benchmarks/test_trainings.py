@@ -83,6 +83,14 @@ def test_srgan_mixes_its_runs_and_publishes_what_load_reads(photos, tmp_path, mo
         assert torch.allclose(value, (ends[0][key] + ends[1][key]) / 2, atol=1e-3)
 
 
+def test_a_mixture_lies_between_two_networks():
+    zero = models.load("efficient-x4")
+    zero.load_state_dict({name: torch.zeros_like(value) for name, value in zero.state_dict().items()})
+    found = srgan.published.mixed(models.load("efficient-x4"), zero, 0.25).state_dict()
+    for name, value in models.load("efficient-x4").state_dict().items():
+        assert torch.allclose(found[name], 0.75 * value) and found[name].abs().max() > 0
+
+
 def test_a_domain_is_drawn_and_measured(tmp_path):
     folder = tmp_path / "pages"
     facts, _ = domain.run(domain.Options(folder=folder, pages=4))
