@@ -65,7 +65,7 @@ class RegularizedTrainer(Trainer):
         self.fixed = torch.tensor([one.start or 0.0 for one in hypers])
         super().__init__(model, dataset, config, validation=validation, **options)
         with torch.no_grad():
-            low, high = self._validation_batch()
+            low, high = self._validation_batch(self.config.batch_size)
             self.unit = max(float(self.loss(models.create("bicubic", self.model.scale)(low), high)[0]), 1e-12)
         self.batch()  # an act that spoils a picture's shape is refused now, not later
 
@@ -139,10 +139,10 @@ class RegularizedTrainer(Trainer):
     def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed(4 * (self.config.seed * 1_000_003 + self.step_number) + purpose)
 
-    def _validation_batch(self) -> Batch:
+    def _validation_batch(self, count: int) -> Batch:
         config, seed = self.config, self.config.seed + 1
         batch = self.validation.batch(
-            self.step_number, config.batch_size, config.patch_size, self.model.scale, seed=seed, augment=config.augment
+            self.step_number, count, config.patch_size, self.model.scale, seed=seed, augment=config.augment
         )
         return Batch(*(half.to(self.device, non_blocking=True) for half in batch))
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
@@ -34,29 +33,38 @@ class TuningConfig(TrainConfig):
     """Everything that decides a training with self-tuning."""
 
     # Learning rate of the hyper-parameters, with Adam, on the line that their sigmoid maps to the range.
-    hyper_lr: float = 0.15
-    # Learning rate of the response, with Adam.
-    response_lr: float = 5e-3
-    # Standard deviation of the perturbations at the start, on that line; it is tuned, too.
+    hyper_lr: float = 0.1
+    # Learning rate of the response, with Adam. As high as the network's or lower: above it the response can run away.
+    response_lr: float = 1e-3
+    # Standard deviation of the perturbations, on that line.
     perturbation: float = 1.0
-    # What the entropy of the perturbations weighs against the loss, which is 1 at bicubic: keeps them from vanishing.
-    entropy: float = 1e-2
-    # First steps in which the response learns and the hyper-parameters stay.
-    hyper_warmup: int = 15
+    # First step with a response: before it the network settles at the hyper-parameters it starts with, by plain steps.
+    tune_from: int = 0
+    # After so many steps the hyper-parameters stay where they are, and steps are plain again; never if not given.
+    tune_until: int | None = None
+    # First steps of the response, in which the hyper-parameters stay.
+    hyper_warmup: int = 30
     # Steps for one move of the hyper-parameters.
     hyper_freq: int = 3
+    # Validation patches for one.
+    hyper_batch_size: int = 10
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.hyper_freq < 1 or self.hyper_warmup < 0:
-            raise SRKitError("hyper_freq must be 1 or more, hyper_warmup 0 or more")
+        if min(self.hyper_freq, self.hyper_batch_size) < 1:
+            raise SRKitError("hyper_freq and hyper_batch_size must be 1 or more")
+        if min(self.hyper_warmup, self.tune_from, self.tune_until or 0) < 0:
+            raise SRKitError("hyper_warmup, tune_from and tune_until must be 0 or more")
         for name in ("hyper_lr", "response_lr", "perturbation"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise SRKitError(f"{name} is {getattr(self, name)}: it must be more than 0")
 
 
 class Tuner:
-    """λ, how far it is perturbed, the response, and the two steps that change them; the network's own step is not here.
+    """λ, the response, and the two steps that change them; the network's own step is not here.
+
+    Other than in the paper λ moves by the gradient at λ itself, and how far it is perturbed stays: in trainings of some
+    hundred steps the perturbations' noise hides the gradient.
 
     Args:
         model: see `Response`.
@@ -65,8 +73,7 @@ class Tuner:
         example: see `Response`.
 
     Attributes:
-        raw: (H,), λ on the line that `Hyper.value` maps to its range; `spread` the perturbations' softplus⁻¹, both on
-            the CPU.
+        raw: (H,), λ on the line that `Hyper.value` maps to its range, on the CPU.
     """
 
     def __init__(
@@ -74,10 +81,9 @@ class Tuner:
     ) -> None:
         self.hypers, self.config = list(hypers), config
         self.raw = torch.tensor([one.raw(one.start or 0.0) for one in hypers], requires_grad=True)
-        self.spread = torch.tensor(config.perturbation).expm1().log().repeat(len(hypers)).requires_grad_()
         self.response = Response(model, len(hypers), config.seed, example)
         self.response_optimizer = Adam(self.response.parameters(), config.response_lr)
-        self.hyper_optimizer = Adam([self.raw, self.spread], config.hyper_lr)
+        self.hyper_optimizer = Adam([self.raw], config.hyper_lr)
 
     def values(self, raw: Tensor | None = None) -> Tensor:
         """λ in its ranges, (H,); or of perturbed ones, (N, H)."""
@@ -91,8 +97,8 @@ class Tuner:
         response's gradient, which otherwise is noise for the most part.
         """
         half = torch.randn((count + 1) // 2, len(self.hypers), generator=generator)
-        raw = self.raw + F.softplus(self.spread) * torch.cat([half, -half])[:count]
-        return self.values(raw.detach()), raw - self.raw.detach()
+        delta = self.config.perturbation * torch.cat([half, -half])[:count]
+        return self.values(self.raw.detach() + delta), delta
 
     def response_step(
         self, batch: Batch, values: Tensor, delta: Tensor, loss: Callable, dropout: Dropout | None = None
@@ -104,7 +110,6 @@ class Tuner:
             values, delta: (N, H), from `perturbed`.
             loss: of (output, high).
         """
-        delta = delta.detach()
         value = loss(self.response.linearized(batch.low, delta, dropout), batch.high)
         for number, one in enumerate(self.hypers):
             if one.at == "weights":
@@ -113,12 +118,11 @@ class Tuner:
         _descend(self.response_optimizer, value, list(self.response.parameters()))
         return value.detach()
 
-    def hyper_step(self, batch: Batch, loss: Callable, generator: torch.Generator) -> Tensor:
-        """Move λ and its spread down the validation loss, through the weights' response; returns the loss, detached."""
-        _, delta = self.perturbed(len(batch.low), generator)
+    def hyper_step(self, batch: Batch, loss: Callable) -> Tensor:
+        """Move λ down the validation loss, through the weights' response at δ = 0; returns the loss, detached."""
+        delta = (self.raw - self.raw.detach()).expand(len(batch.low), -1)
         value = loss(self.response(batch.low, delta), batch.high)
-        entropy = F.softplus(self.spread).log().sum()  # of a Gaussian, but for a constant
-        _descend(self.hyper_optimizer, value - self.config.entropy * entropy.to(value.device), [self.raw, self.spread])
+        _descend(self.hyper_optimizer, value, [self.raw])
         return value.detach()
 
     def state(self) -> dict[str, Any]:
@@ -126,7 +130,6 @@ class Tuner:
         return {
             "hypers": [one.config for one in self.hypers],
             "raw": self.raw.detach().clone(),
-            "spread": self.spread.detach().clone(),
             "response": self.response.state_dict(),
             "response_optimizer": self.response_optimizer.state_dict(),
             "hyper_optimizer": self.hyper_optimizer.state_dict(),
@@ -136,7 +139,6 @@ class Tuner:
         """Go on from `state`."""
         with torch.no_grad():
             self.raw.copy_(state["raw"])
-            self.spread.copy_(state["spread"])
         self.response.load_state_dict(state["response"])
         optim.load(self.response_optimizer, state["response_optimizer"])
         optim.load(self.hyper_optimizer, state["hyper_optimizer"])
@@ -149,13 +151,13 @@ def _descend(optimizer: Optimizer, loss: Tensor, parameters: list) -> None:
 
 
 class TuningTrainer(RegularizedTrainer):
-    """A Trainer whose hyper-parameters move by themselves: Delta-STN's three steps in one.
+    """A Trainer whose hyper-parameters move by themselves: Delta-STN's three steps.
 
-    Each step is a plain one of the network at λ, and one of the response, on half as many patches, each twice with
-    perturbed λ; every
-    `hyper_freq` steps after the first `hyper_warmup`, λ moves. In all a step takes about as long as three. A row of the
-    history also holds "hyper/NAME", each hyper-parameter's value; "response/loss" and "hyper/loss", multiples of
-    bicubic's loss. A hyper step waits for the device once: λ lives on the CPU.
+    Each step is a plain one of the network at λ. From `tune_from` to `tune_until` one of the response follows, on half
+    as many patches, each twice with perturbed λ; every `hyper_freq` of those, after the first `hyper_warmup`, λ moves.
+    Such a step takes about as long as four plain ones. A row of the history also holds "hyper/NAME", each
+    hyper-parameter's value; "response/loss" and "hyper/loss", multiples of bicubic's loss. A hyper step waits for the
+    device once: λ lives on the CPU.
 
     Args and raises: as RegularizedTrainer; also a network that has no convolution, or is compiled.
     """
@@ -173,7 +175,7 @@ class TuningTrainer(RegularizedTrainer):
         side = min(16, self.config.patch_size // self.model.scale)
         example = torch.rand(1, 3, side, side, generator=self._generator(0)).to(self.device)
         self.tuner = Tuner(self.model, self.hypers, self.config, example)
-        self._hyper_loss: Tensor | None = None
+        self._losses: dict[str, Tensor] = {}  # the newest, of the response and of λ
         self._silent: set[str] = set()
 
     def values(self) -> Tensor:
@@ -181,27 +183,28 @@ class TuningTrainer(RegularizedTrainer):
         return self.tuner.values() if self.tuner else self.fixed
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step of the network, one of the response, and perhaps one of λ."""
+        """One step of the network, and perhaps one of the response and one of λ."""
+        found, steps = super().step(batch), self.step_number + 1
+        if self.config.tune_from < steps <= (self.config.tune_until or self.steps):
+            self._tune(steps - self.config.tune_from)
+        now = self.values().to(self.device, non_blocking=True)
+        return found | self._losses | {f"hyper/{one.name}": value for one, value in zip(self.hypers, now, strict=True)}
+
+    def _tune(self, steps: int) -> None:
         assert self.tuner
-        found = super().step(batch)
         count = max(2, self.config.batch_size // 2 * 2)
         values, delta = self.tuner.perturbed(count, self._generator(2))
         mirrored = [self.regularized(half) for half in values.chunk(2)]  # the same patches, noise and drops
         perturbed = Batch(*map(torch.cat, zip(*mirrored, strict=True)))
         options = {"loss": self.relative_loss, "dropout": self._dropout(values, mirrored=True)}
-        found["response/loss"] = self.tuner.response_step(perturbed, values, delta, **options)
-        steps = self.step_number + 1
+        self._losses["response/loss"] = self.tuner.response_step(perturbed, values, delta, **options)
         if steps > self.config.hyper_warmup and steps % self.config.hyper_freq == 0:
-            training = self.model.training
+            training, validation = self.model.training, self._validation_batch(self.config.hyper_batch_size)
             self.model.eval()
-            self._hyper_loss = self.tuner.hyper_step(self._validation_batch(), self.relative_loss, self._generator(3))
+            self._losses["hyper/loss"] = self.tuner.hyper_step(validation, self.relative_loss)
             self.model.train(training)
-        if self._hyper_loss is not None:
-            found["hyper/loss"] = self._hyper_loss
         if steps % SILENT == 0:
-            self._name_silent(values)
-        now = self.values().to(self.device, non_blocking=True)
-        return found | {f"hyper/{one.name}": value for one, value in zip(self.hypers, now, strict=True)}
+            self._name_silent(values, steps)
 
     def networks(self) -> list[nn.Module]:
         """What this training changes."""
@@ -226,7 +229,7 @@ class TuningTrainer(RegularizedTrainer):
             if value != value:
                 raise self.no_number(f"the hyper-parameter {one.name}")
 
-    def _name_silent(self, values: Tensor) -> None:
+    def _name_silent(self, values: Tensor, steps: int) -> None:
         """Say once of each hyper-parameter without effect that it has none: its gradient is noise."""
         for number, one in enumerate(self.hypers):
             if one.act and one.name not in self._silent:
@@ -237,7 +240,7 @@ class TuningTrainer(RegularizedTrainer):
                     self._silent.add(one.name)
                     self.log(
                         f"{one.name} changes nothing near {self.values()[number]:.3g} and has had no gradient in "
-                        f"{self.step_number + 1} steps: does act use its strength, and does its range act?"
+                        f"{steps} steps: does act use its strength, and does its range act?"
                     )
 
     # ------------------------------------------------------------------------------ saving and resuming
@@ -245,7 +248,7 @@ class TuningTrainer(RegularizedTrainer):
     def state(self) -> dict[str, Any]:
         """As Trainer's, and all of the tuning."""
         assert self.tuner
-        return {**super().state(), "tuning": {**self.tuner.state(), "hyper_loss": self._hyper_loss}}
+        return {**super().state(), "tuning": {**self.tuner.state(), "losses": dict(self._losses)}}
 
     def _load_state(self, state: dict[str, Any]) -> None:
         assert self.tuner
@@ -255,8 +258,7 @@ class TuningTrainer(RegularizedTrainer):
         super()._load_state(state)
         with damage_of("the checkpoint"):
             self.tuner.load_state(copy.deepcopy(tuning))
-            loss = tuning["hyper_loss"]
-            self._hyper_loss = None if loss is None else loss.to(self.device)
+            self._losses = {name: loss.to(self.device) for name, loss in tuning["losses"].items()}
 
     def _differences(self, state: dict[str, Any]) -> list[str]:
         own = [one.config for one in self.hypers]
