@@ -17,6 +17,7 @@ class Network:
     settings: dict[str, Any] = field(default_factory=dict)  # those that differ from the preset's
     shares: dict[str, float] = field(default_factory=dict)  # of each term at the start; {}: the preset's loss
     start: str = ""  # the network whose weights it begins with
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the architecture, those that differ from the preset's
 
 
 # Small patches: a step then costs a ninth of the workshop's 288 pixels, and teaches nearly as much.
@@ -38,7 +39,9 @@ NETWORKS = {
     "superresnet-multi-x4": Network("superresnet-multi", 4, "photos", 6000, VARIANT),
     "superresnet-residual-x4": Network("superresnet-residual", 4, "photos", 6000, VARIANT),
     "superresnet-dilated-x4": Network("superresnet-dilated", 4, "photos", 6000, VARIANT),
-    "superresnet-vgg-x4": Network("superresnet-vgg", 4, "photos", 6000, VARIANT),
+    "superresnet-vgg-x4": Network(  # on the small VGG, which comes along: VGG-16 itself would have to be downloaded
+        "superresnet-vgg", 4, "photos", 6000, VARIANT, arguments={"features": "small-vgg"}
+    ),
     "superresnet-clip-x4": Network("superresnet-clip", 4, "photos", 6000, VARIANT),
     "srresnet-small-x4": Network("srresnet-small", 4, "photos", 3000),
     "srgan-small-x4": Network(

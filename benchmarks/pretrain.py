@@ -135,7 +135,7 @@ class Pretraining:
             return models.rebuild(start, name=network.preset)
         frozen = "features" in models.PRESETS[network.preset].arguments
         changes = {"feature_weights": self.options.frozen} if frozen else {}
-        return models.create(network.preset, network.scale, **changes)
+        return models.create(network.preset, network.scale, **changes, **network.arguments)
 
     def loss(self, config: TrainConfig, network: Network, model: nn.Module) -> WeightedLoss:
         """The loss in which each term has its share of the sum at the start."""

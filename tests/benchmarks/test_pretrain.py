@@ -51,7 +51,7 @@ def options(sets, tmp_path_factory):
         pack=folder / "pack",
         profile="quick",
         minutes=10,
-        networks=("srcnn915-x2", "superresnet-x2", "superresnet-multi-x4", "srcnn-perceptual-x3"),
+        networks=("srcnn915-x2", "superresnet-x2", "superresnet-vgg-x4", "srcnn-perceptual-x3"),
         vgg16="random",
         out=folder / "out",
     )
@@ -111,6 +111,7 @@ def test_a_pretraining_goes_on_publishes_and_is_measured_anew(options):
     assert len(text.splitlines()) == 2 + len(cards) and (options.out / "pretrained.jpg").exists()
     weights = cards["srcnn-perceptual-x3"]["loss"]
     assert weights["mse"] == 1 and weights["relu1_2"] > 0 and weights["relu2_2"] > 0
+    assert cards["superresnet-vgg-x4"]["features"] == "small VGG, distilled weights"
     trained, low = models.load(options.out / "srcnn915-x2" / "last.pt"), torch.rand(1, 3, 24, 24)
     assert torch.allclose(trained(low), models.load(folder / "srcnn915-x2.safetensors")(low), atol=2e-3)
 
