@@ -6,8 +6,9 @@
 Each run starts from the same network and on the same batches; they differ in the adversarial term's share of the loss
 at the start: none, a tenth, and so much that the game breaks. The second is then mixed with where it began, weight by
 weight, as Wang et al. do (arXiv 1811.10515); half and half is what is published. Measured on photographs that none has
-seen, and on Set5: PSNR, SSIM, the distance in layers of VGG-16, of which relu5_3 is in no loss, and in
-two of SqueezeNet, which only measures. Stopped, it goes on where it stood; `--shares 0.1` trains that run alone.
+seen, and on Set5: PSNR, SSIM, the distance in layers of VGG-16, of which relu5_3 is in no loss, in two of SqueezeNet,
+which only measures, and BRISQUE, which knows no ground truth, where it can be had. Stopped, it goes on where it stood;
+`--shares 0.1` trains that run alone.
 Writes srgan.jpg, srgan_tradeoff.jpg, srgan_runs.jpg and srgan.json, which holds the runs' histories, into
 figures/reference; --publish puts the mixture's weights into srkit/weights.
 """
@@ -58,6 +59,7 @@ class Options(timing.Options):
     second_weights: str = "imagenet"  # weights of SqueezeNet, which only measures
     shares: tuple[float, ...] = SHARES  # which runs to train; all are needed to compare
     steps: int = 1800  # of each run; a third of them for the one that crashes
+    tv: float = 0.0  # share of total variation, beside those of the features: a way to less of their grid
     publish: bool = False  # put weights and card into srkit/weights
     out: Path = Path("runs/srgan")
 
@@ -102,7 +104,8 @@ def train(options: Options, share: float) -> Recorded:
     """The network that goes on from START; the loss's weights follow from the shares."""
     steps = max(VALIDATIONS, options.steps // (1 if share < 0.5 else 3))  # a crash is seen soon
     settings: dict[str, Any] = {**models.PRESETS["efficient-gan"].training, "steps": steps, "content": ()}
-    settings["loss"] = {name: weight * (1 - share) for name, weight in CONTENT.items()} | {"adversarial": share}
+    content = CONTENT | ({"tv": options.tv} if options.tv else {})
+    settings["loss"] = {name: weight * (1 - share) for name, weight in content.items()} | {"adversarial": share}
     settings |= {"log_freq": 20, "save_freq": 100, "val_freq": steps // VALIDATIONS}
     config = GANConfig(**settings, feature_weights=options.feature_weights, precision="fp32")
     pictures = published.all_pictures(options.data, options.more, options.held_out, 96)
@@ -174,9 +177,10 @@ def run(options: Options) -> tuple[Facts, str]:
     held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)
     tests = {"Set5": load_dataset(options.set5, "all", device=choose_device())}
     title = f"{len(held_out)} held-out pictures of {published.SIDE} x {published.SIDE}"
+    measures, remark = metrics.available(["brisque"])
     measured = {
         name: {
-            title: published.measured(metrics.evaluate(method, held_out, 4, loss)),
+            title: published.measured(metrics.evaluate(method, held_out, 4, loss, measures=measures)),
             **published.on_tests(method, tests),
         }
         for name, method in methods.items()
@@ -204,7 +208,7 @@ def run(options: Options) -> tuple[Facts, str]:
     published.publish(figures.tradeoff(points, "fire9 of SqueezeNet", line), "srgan_tradeoff", facts)
     table = {name: {**one[title], "Set5 psnr": one["Set5"]["psnr"]} for name, one in measured.items()}
     diagnoses = [f"{name}: {words}" for name, words in facts["diagnoses"].items()]
-    return facts, "\n".join([f"{title}, x4; {loss.describe()}", published.table(table), *diagnoses])
+    return facts, "\n".join([f"{title}, x4; {loss.describe()}; {remark}", published.table(table), *diagnoses])
 
 
 if __name__ == "__main__":
