@@ -43,6 +43,7 @@ class Options(timing.Options):
     more: tuple[str, ...] = ()  # folders or names whose pictures are all trained on, too
     held_out: int = 50  # photographs of DATA to measure on, which are not trained on
     set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
+    smaller: float | None = None  # learn from each picture at this part of its size, too, say 0.6
     networks: tuple[str, ...] = ("x4", "x2", "x3", "photo-x4", "photo-x2")  # which to train, in this order
     steps: int = 3400  # of x4; more are better
     cooldown: float = 0.45  # the last part of them, in which the learning rate falls to zero, on the MSE
@@ -138,7 +139,7 @@ def train(options: Options, network: str) -> Cooling:
     )  # fmt: skip
     trainer = Cooling(
         model,
-        published.all_pictures(options.data, options.more, options.held_out, config.patch_size, photo),
+        published.all_pictures(options.data, options.more, options.held_out, config.patch_size, photo, options.smaller),
         config,
         validation=published.photographs(options.data, "val", options.held_out, published.SIDE, photo),
         out=options.out / network,
@@ -166,6 +167,7 @@ def publish(options: Options, trainer: Cooling, network: str) -> Facts:
     plain.half().float()  # what is stored is what is measured
     card = {
         "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",
+        **({"smaller copies": options.smaller} if options.smaller else {}),
         **({"degradation": f"blur, noise, JPEG, twice; strength {photo.strength:g}"} if photo else {}),
         **published.training(trainer),
         **({"averaged with": "itself, shorter and cooled before"} if earlier else {}),

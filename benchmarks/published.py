@@ -17,7 +17,7 @@ from torch import nn
 from benchmarks.timing import Facts
 from srkit import figures, losses, metrics, models
 from srkit.data import Batch, ImageDataset, load_dataset
-from srkit.data.images import crop_to_multiple, degrade
+from srkit.data.images import crop_to_multiple, degrade, from_uint8, resize, to_uint8
 from srkit.figures import Box
 from srkit.figures.pages import Page
 from srkit.inference import upscale
@@ -39,13 +39,24 @@ def photographs(
 
 
 def all_pictures(
-    source: str, more: Iterable[str], held_out: int, patch_size: int, photo: float | None = None
+    source: str,
+    more: Iterable[str],
+    held_out: int,
+    patch_size: int,
+    photo: float | None = None,
+    smaller: float | None = None,
 ) -> ImageDataset:
-    """All pictures to train on, those of the folders `more` too, if a patch fits into them."""
+    """All pictures to train on, those of the folders `more` too, if a patch fits into them.
+
+    With `smaller` each comes at that part of its size, too: without what JPEG left in it, and sharper (as in FSRCNN,
+    arXiv 1608.00367, Section 4.1).
+    """
     first = photographs(source, "train", held_out, photo=photo)
     every = [
         picture.cpu() for one in (first, *(load_dataset(name, "all") for name in more)) for picture in one.pictures
     ]
+    if smaller:
+        every += [to_uint8(resize(from_uint8(picture), scale=smaller)) for picture in every]
     fitting = [one for one in every if min(one.shape[1:]) >= patch_size]
     return ImageDataset(fitting, device=choose_device(), degradation=first.degradation)
 
