@@ -1,10 +1,13 @@
-"""What a perceptual loss changes: the same network trained on MSE, and on MSE + VGG-16 features, for as many steps.
+"""What a perceptual loss changes: the pretrained SRCNN goes on, on the MSE alone and by features in several mixtures.
 
-    uv run python -m benchmarks.perceptual --data FOLDER [--feature-weights FILE] [--scale 3] [--steps 2500] [--json]
+    uv run python -m benchmarks.perceptual my/photos [--scale 2] [--feature-weights FILE] [--second-weights FILE]
+        [--recipes NAME …] [--publish] [--json]
 
-Both start from the same weights and get the same batches. Measured on the pictures that the split keeps for testing
-(240 x 240 each): PSNR, SSIM, MSE and the distance in each layer. Stopped, it goes on where it stood. Writes
-figures/reference/perceptual.jpg, a photograph that everybody has (scikit-image's), and its provenance beside it.
+Every recipe starts from the same weights, gets the same batches and as many steps; `RECIPES` says what each term's
+share of the loss is at the start. Measured on the bundled photographs, by which the recipe was chosen that is
+published, and on photographs that none has seen: PSNR, SSIM, the distance in each layer, and in two of SqueezeNet,
+which only measures. Stopped, it goes on where it stood. Writes perceptual_xSCALE.jpg and .json into figures/reference;
+--publish puts the chosen network's weights and card into srkit/weights.
 """
 
 from __future__ import annotations
@@ -12,69 +15,123 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from tyro.conf import Positional
 
 from benchmarks import published, timing
 from benchmarks.timing import Facts
 from srkit import metrics, models
 from srkit.data import load_dataset
-from srkit.losses import WeightedLoss
-from srkit.settings import choose_device
+from srkit.losses import PerceptualLoss, WeightedLoss
+from srkit.models import pretrained
+from srkit.models.features import VGG16, SqueezeNet
+from srkit.settings import SRKitError, choose_device, unknown
 from srkit.training import TrainConfig, Trainer
 
+LAYERS, SECOND = ("relu1_2", "relu2_2", "relu3_3", "relu4_3"), ("fire5", "fire9")
+FEATURES = {"mse": 0.1, "relu1_2": 0.35, "relu2_2": 0.25, "relu3_3": 0.2, "relu4_3": 0.1}
+RECIPES = {
+    "MSE": {"mse": 1.0},
+    "shallow features": {"mse": 0.1, "relu1_2": 0.45, "relu2_2": 0.45},
+    "features": FEATURES,
+    "deep features": {"mse": 0.1, "relu2_2": 0.3, "relu3_3": 0.4, "relu4_3": 0.2},
+    "features, half MSE": {**FEATURES, "mse": 0.9},
+    "features, tv": {**FEATURES, "tv": 0.1},
+}
+CHOSEN = "features, half MSE"  # at x2, by the bundled photographs: the nearest in fire5, fire9, relu2_2 and relu3_3
 PICTURE, BOX = "chelsea", (98, 88, 96)
+PATCH = 64  # side, in pixels
 
 
 @dataclass(kw_only=True)
 class Options(timing.Options):
-    """Train on MSE and on MSE + features, and compare."""
+    """Train SRCNN on by features in several mixtures, and compare."""
 
-    data: str  # a folder of pictures, or a name that `srkit data` lists
+    data: Positional[str]  # photographs: a folder, or a name that `srkit data` lists
+    held_out: int = 50  # photographs of DATA to measure on, which are not trained on
+    set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
     feature_weights: str = "imagenet"  # weights of VGG-16: imagenet, a file, or random
-    layers: tuple[str, ...] = ("relu1_2", "relu2_2")  # layers that become terms
-    share: float = 0.1  # the share of MSE in the loss at the start; the layers have the rest evenly
-    scale: int = 3
-    steps: int = 2500
+    second_weights: str = "imagenet"  # weights of SqueezeNet, which only measures
+    scale: int = 2
+    recipes: tuple[str, ...] = tuple(RECIPES)
+    steps: int = 300  # of each
+    publish: bool = False  # put weights and card into srkit/weights
     out: Path = Path("runs/perceptual")
 
 
-def train(options: Options, name: str, config: TrainConfig, loss: WeightedLoss) -> Trainer:
-    """The course's SRCNN, from the same start and on the same batches whatever the loss."""
-    torch.manual_seed(0)
-    model, dataset = models.create("srcnn", options.scale), load_dataset(options.data, device=choose_device())
-    return published.train(Trainer(model, dataset, config, loss, out=options.out / name), not options.json)
+def train(options: Options, recipe: str) -> Trainer:
+    """The network that goes on by a recipe; the loss's weights follow from the shares."""
+    scale, start = options.scale, models.load(f"srcnn-x{options.scale}")
+    config = TrainConfig(
+        steps=options.steps, batch_size=8, patch_size=PATCH // scale * scale, lr=5e-4, warmup=30, schedule="cosine",
+        ema=0.99, loss=RECIPES[recipe], feature_weights=options.feature_weights, precision="fp32", save_freq=50,
+    )  # fmt: skip
+    pictures = published.photographs(options.data, "train", options.held_out)
+    batch = pictures.batch(0, 16, config.patch_size, scale, seed=1)
+    loss = published.loss_by_shares(config, RECIPES[recipe], start, batch)
+    out = options.out / f"x{scale}" / recipe.replace(" ", "-")
+    return published.train(Trainer(start, pictures, config, loss, out=out), not options.json)
+
+
+def publish(options: Options, trainer: Trainer, measured: dict[str, Facts], bicubic: dict[str, Facts]) -> None:
+    """Write the chosen network's weights, in half precision, and their card."""
+    card = {
+        "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",
+        **published.training(trainer),
+        "start": f"srcnn-x{options.scale}",
+        "recipe": CHOSEN,
+        "measured": measured,
+        "bicubic": bicubic,
+        "made by": f"python -m benchmarks.perceptual --scale {options.scale}",
+        "weights": "half precision; trained by and for srkit, under its licence",
+    }
+    folder = pretrained.FOLDER if options.publish else options.out / "weights"
+    pretrained.publish(trainer.result.cpu(), f"srcnn-perceptual-x{options.scale}", card, folder)
 
 
 def run(options: Options) -> tuple[Facts, str]:
-    """Both trainings, measured and shown."""
-    scale, steps = options.scale, options.steps
-    settings = {**models.PRESETS["srcnn"].training, "steps": steps, "save_freq": 250}
-    config = TrainConfig(**settings, feature_weights=options.feature_weights)
-    shares = {"mse": options.share, **dict.fromkeys(options.layers, (1 - options.share) / len(options.layers))}
-    batch = load_dataset(options.data, device=choose_device()).batch(0, 16, config.patch_size, scale)
-    loss = published.loss_by_shares(config, shares, models.create("bicubic", scale), batch)
-    trainers = {
-        "MSE": train(options, "mse", config, WeightedLoss({"mse": 1.0})),
-        "MSE + VGG": train(options, "perceptual", config, loss),
+    """All recipes, measured and shown.
+
+    Raises:
+        SRKitError: an unknown recipe, or the chosen one is not among them.
+    """
+    for recipe in options.recipes:
+        if recipe not in RECIPES:
+            raise unknown("recipe", recipe, RECIPES)
+    if CHOSEN not in options.recipes:
+        raise SRKitError(f"--recipes must name {CHOSEN!r}: it is the one that is published")
+    scale = options.scale
+    trainers = {recipe: train(options, recipe) for recipe in options.recipes}
+    vgg, squeezenet = VGG16(LAYERS, options.feature_weights), SqueezeNet(SECOND, options.second_weights)
+    judges = dict.fromkeys((*LAYERS, *SECOND), 1.0)
+    loss = WeightedLoss(judges, PerceptualLoss(vgg), PerceptualLoss(squeezenet))
+    held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)
+    title = f"{len(held_out)} held-out pictures of {published.SIDE} x {published.SIDE}"
+    tests = {
+        "bundled photographs": load_dataset("bundled", "test", size=published.SIDE, device=choose_device()),
+        title: held_out,
+        "Set5": load_dataset(options.set5, "all", device=choose_device()),
     }
-    networks = {name: trainer.result for name, trainer in trainers.items()}
-    test = load_dataset(options.data, "test", size=published.SIDE, device=choose_device())
-    methods = {**published.interpolations(scale, ["bicubic"]), **networks}
-    found = {name: published.measured(metrics.evaluate(method, test, scale, loss)) for name, method in methods.items()}
+    methods = {"bicubic": models.create("bicubic", scale)} | {name: one.result for name, one in trainers.items()}
+    measured: dict[str, dict[str, Facts]] = {}
+    for name, method in methods.items():
+        tables = {test: metrics.evaluate(method, pictures, scale, loss) for test, pictures in tests.items()}
+        measured[name] = {test: published.measured(table) for test, table in tables.items()}
     facts = {
-        "command": "python -m benchmarks.perceptual",
-        "picture": PICTURE,
+        "command": f"python -m benchmarks.perceptual --scale {scale}",
         "features": loss.describe(),
-        "weights": loss.weights,
-        "tested on": f"{len(test)} pictures of {published.SIDE} x {published.SIDE}",
-        "measured": found,
+        "shares": {name: RECIPES[name] for name in options.recipes},
+        "chosen": CHOSEN,
+        "measured": measured,
         "models": {name: published.about(trainer) for name, trainer in trainers.items()},
     }
-    footer = f"SRCNN 9-5-5, x{scale}, {steps} steps each; {loss.describe()}"
-    methods = {**published.interpolations(scale), **networks}
-    published.publish(published.comparison(methods, PICTURE, BOX, scale, footer), "perceptual", facts)
-    title = f"{facts['tested on']}, x{scale}, {steps} steps; {loss.describe()}; weights {loss.weights}"
-    return facts, f"{title}\n{published.table(found)}"
+    publish(options, trainers[CHOSEN], measured[CHOSEN], measured["bicubic"])
+    shown = {name: methods[name] for name in ("bicubic", "MSE", "shallow features", CHOSEN) if name in methods}
+    footer = f"SRCNN 9-5-5, x{scale}, {options.steps} steps more each; {vgg.describe()}"
+    published.publish(published.comparison(shown, PICTURE, BOX, scale, footer), f"perceptual_x{scale}", facts)
+    texts = [
+        f"{test}, x{scale}\n" + published.table({name: one[test] for name, one in measured.items()}) for test in tests
+    ]
+    return facts, "\n\n".join([*texts, loss.describe()])
 
 
 if __name__ == "__main__":

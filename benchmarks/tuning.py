@@ -34,6 +34,7 @@ from srkit.training.hyper import BLUR, DROPOUT, NOISE, WARP, WEIGHT_DECAY, Hyper
 
 ARMS = ("delta-stn", "fixed", "random", "tpe", "halving", "true")
 TOLD = ("batch_size", "patch_size", "lr", "clip", "hyper_lr", "settling", "tuning", "trials")  # options
+TABLE = ("mean", "ahead", "deviation", "wins")  # ahead: Delta-STN's mean, less this one's
 SIDE = 96  # of the tiles that validation and test pictures are cut into
 
 
@@ -92,9 +93,8 @@ def task_of(name: str) -> Task:
         clean = [load_dataset("bundled", split) for split in ("train", "val")]
         train = ImageDataset([picture for one in clean for picture in one.pictures])
         val, test = tiles(["chelsea"], 10, CAMERA), tiles(["astronaut", "coffee"], 15, CAMERA)
-        return Task(
-            train, val, test, (BLUR, NOISE, DROPOUT, WEIGHT_DECAY), {"blur": CAMERA.blur, "noise": CAMERA.noise}
-        )
+        truth = {"blur": CAMERA.blur, "noise": CAMERA.noise}
+        return Task(train, val, test, (BLUR, NOISE, DROPOUT, WEIGHT_DECAY), truth)
     if name not in transfer.DOMAINS:
         raise SRKitError(f"--task {name}: choose camera, {', '.join(transfer.DOMAINS)}")
     train, val, test = (load_dataset(transfer.cut(name) / split, "all") for split in ("train", "val", "test"))
@@ -112,14 +112,11 @@ class Bench:
 
     def trainer(self, kind: type[RegularizedTrainer], steps: int, values: dict[str, float]) -> RegularizedTrainer:
         """A training from the pretrained network with hyper-parameters that begin, or stay, at these values."""
-        options, never, tune = self.options, 10**9, {}
-        if kind is TuningTrainer:
-            first = self.steps["settling"]
-            tune = {"tune_from": first, "tune_until": first + self.steps["tuning"]}
+        options, never, first = self.options, 10**9, self.steps["settling"]
         config = TuningConfig(
             steps=steps, batch_size=options.batch_size, patch_size=options.patch_size, lr=options.lr, warmup=10,
             clip=options.clip, ema=0.98, hyper_lr=options.hyper_lr, seed=self.seed, precision="fp32", log_freq=5,
-            val_freq=never, save_freq=never, **tune,
+            val_freq=never, save_freq=never, tune_from=first, tune_until=first + self.steps["tuning"],
         )  # fmt: skip
         hypers = [replace(one, start=values.get(one.name, one.start)) for one in self.task.hypers]
         return kind(models.load(options.start), self.task.train, config, hypers=hypers, validation=self.task.val)
@@ -199,17 +196,15 @@ class Bench:
         """One training whose hyper-parameters move by themselves."""
         until = self.steps["settling"] + self.steps["tuning"]
         rest = self.steps["plain"] * (1 - self.options.settling - self.options.tuning)
-        trainer = run_to(self.trainer(TuningTrainer, until + round(rest), {}), until)
-        assert isinstance(trainer, TuningTrainer)
-        surfaces = {}
-        if self.seed == min(self.options.seeds):  # while the response is new
-            surfaces = {name: surface(trainer, name) for name in self.task.truth}
+        trainer: Any = run_to(self.trainer(TuningTrainer, until + round(rest), {}), until)
+        shown = self.task.truth if self.seed == min(self.options.seeds) else ()
+        surfaces = {name: surface(trainer, name) for name in shown}  # now, while the response is new
         run_to(trainer, trainer.steps)
         names = [one.name for one in trainer.hypers]
         found = dict(zip(names, trainer.values().tolist(), strict=True))
         curves = {name: trainer.history.series(f"hyper/{name}")[1] for name in names}
-        facts = self.facts(trainer.result, found)
-        facts |= {"curves": curves, "curve_steps": trainer.history.series(f"hyper/{names[0]}")[0]}
+        steps = trainer.history.series(f"hyper/{names[0]}")[0]
+        facts = self.facts(trainer.result, found) | {"curves": curves, "curve_steps": steps}
         return facts | ({"surface": surfaces} if surfaces else {})
 
     def facts(self, model: nn.Module, values: dict[str, float]) -> Facts:
@@ -265,11 +260,8 @@ def surface(trainer: TuningTrainer, name: str, points: int = 5, steps: int = 30)
 def calibrate(options: Options, task: Task, rounds: int = 4) -> Facts:
     """How many steps the seconds buy: the median time of a plain and of a self-tuning step, taken in turn."""
     bench = Bench(options, task, {"settling": 0, "tuning": 10**6}, 0)
-    every, turns = 10**6, TuningConfig().hyper_freq
-    trainers = {
-        "plain": bench.trainer(RegularizedTrainer, every, {}),
-        "tuning": bench.trainer(TuningTrainer, every, {}),
-    }
+    turns, kinds = TuningConfig().hyper_freq, {"plain": RegularizedTrainer, "tuning": TuningTrainer}
+    trainers = {name: bench.trainer(kind, 10**6, {}) for name, kind in kinds.items()}
     trainers["tuning"].step_number = TuningConfig().hyper_warmup  # λ moves, too
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for turn in range(rounds + 1):
@@ -280,9 +272,9 @@ def calibrate(options: Options, task: Task, rounds: int = 4) -> Facts:
             if turn:  # the first warms up
                 times[name].append((time.process_time() - start) / turns)
     seconds = {name: statistics.median(values) for name, values in times.items()}
-    share = {"plain": 1.0, "tuning": options.tuning, "settling": options.settling}
-    count = {name: part * options.seconds / seconds.get(name, seconds["plain"]) for name, part in share.items()}
-    return {"seconds": seconds, **{name: round(steps) for name, steps in count.items()}}
+    plain, tuning = (options.seconds / one for one in seconds.values())
+    counts = {"plain": plain, "tuning": options.tuning * tuning, "settling": options.settling * plain}
+    return {"seconds": seconds, **{name: round(count) for name, count in counts.items()}}
 
 
 def kept(path: Path, work: Callable[[], Facts]) -> Facts:
@@ -345,13 +337,8 @@ def run(options: Options) -> tuple[Facts, str]:
     published.write_json(
         facts, published.REFERENCE / f"tuning{'' if options.task == 'camera' else '_' + options.task}.json"
     )
-    text = [f"bicubic {facts['bicubic']:.2f} dB, the network as it comes {facts['not tuned']:.2f} dB; {steps}"]
-    for arm, row in rows.items():
-        text.append(f"{arm:10}" + "".join(f"{value:8.2f}" for value in row["seeds"].values()) + f"{row['mean']:9.2f}")
-        if "ahead" in row:
-            spread = f" ± {row['deviation']:.2f}" if "deviation" in row else ""
-            text[-1] += f"   Delta-STN {row['ahead']:+.2f}{spread}, ahead in {row['wins']}"
-    return facts, "\n".join(text)
+    first = f"bicubic {facts['bicubic']:.2f} dB, the network as it comes {facts['not tuned']:.2f} dB; {steps}"
+    return facts, f"{first}\n{published.table(rows, TABLE)}"
 
 
 if __name__ == "__main__":

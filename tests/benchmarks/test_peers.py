@@ -13,7 +13,7 @@ from srkit.settings import SRKitError
 @pytest.mark.slow
 def test_each_arm_is_measured_once_and_kept_and_the_table_pairs_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "REFERENCE", tmp_path / "reference")
-    steps = {"seconds": {"plain": 0.1, "tuning": 0.3}, "plain": 20, "tuning": 6}
+    steps = {"seconds": {"plain": 0.1, "tuning": 0.3}, "plain": 20, "tuning": 6, "settling": 2}
     published.write_json(steps, tmp_path / "camera" / "steps.json")
     arms = ("delta-stn", "fixed", "random", "halving", "true")
     options = tuning.Options(seeds=(0, 1), arms=arms, trials=2, batch_size=2, out=tmp_path)

@@ -42,11 +42,25 @@ def test_classic_measures_every_seed_and_shows_the_median(photos):
     assert classic.run(options)[0]["seeds"] == facts["seeds"]  # trained already: only measured again
 
 
-def test_perceptual_gives_each_term_its_share(photos):
-    facts, text = perceptual.run(perceptual.Options(data=photos, feature_weights="random", steps=2))
-    assert set(facts["measured"]) == {"bicubic", "MSE", "MSE + VGG"} and "random" in text
-    weights = published("perceptual")["weights"]
-    assert weights["mse"] == 1 and min(weights.values()) > 0
+def test_perceptual_compares_recipes_and_publishes_the_chosen_one(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(perceptual.published, "SIDE", 48)
+    make_folder(tmp_path / "five", 1)
+    weights = {"feature_weights": "random", "second_weights": "random"}
+    five, out = str(tmp_path / "five"), tmp_path / "out"
+    options = perceptual.Options(data=photos, held_out=2, set5=five, **weights, steps=2, out=out)
+    facts, text = perceptual.run(options)
+    assert list(facts["measured"]) == ["bicubic", *perceptual.RECIPES] and "random" in text and "fire9" in text
+    for recipe, model in published("perceptual_x2")["models"].items():
+        assert model["loss"].keys() == perceptual.RECIPES[recipe].keys() and min(model["loss"].values()) > 0
+    model = models.load(out / "weights" / "srcnn-perceptual-x2.safetensors")
+    trained = models.load(out / "x2" / perceptual.CHOSEN.replace(" ", "-") / "last.pt")
+    low = torch.rand(1, 3, 24, 24)
+    assert torch.allclose(model(low), trained(low), atol=2e-3)
+    assert not torch.equal(model(low), models.load("srcnn-x2")(low))
+    with pytest.raises(SRKitError, match="did you mean 'features'"):
+        perceptual.run(replace(options, recipes=("feature",)))
+    with pytest.raises(SRKitError, match="must name"):
+        perceptual.run(replace(options, recipes=("MSE",)))
 
 
 def test_a_recorded_run_moves_as_its_script_says_and_is_a_page(photos, tmp_path):
@@ -72,7 +86,9 @@ def test_srgan_mixes_its_runs_and_publishes_what_load_reads(photos, tmp_path, mo
     facts, text = srgan.run(options)
     names = ["bicubic", "efficient-x4", "features alone", "GAN, 10%", "GAN, 90%"]
     assert list(facts["measured"])[:5] == names and "efficient-gan-x4" in facts["measured"] and "relu5_3" in text
-    assert facts["models"]["features alone"]["loss"]["adversarial"] == 0
+    loss = facts["models"]["features alone"]["loss"]
+    assert loss["adversarial"] == 0 and "tv" not in loss
+    assert srgan.train(replace(options, steps=1, tv=0.1, out=tmp_path / "tv"), 0.1).loss.weights["tv"] > 0
     histories = published("srgan")["histories"]
     assert [row["step"] for row in histories["GAN, 90%"] if "val/dB" in row] == [1, 2, 3, 4, 5, 6]
     for name in ("srgan_runs", "srgan_tradeoff"):
