@@ -37,7 +37,7 @@ RECIPES = {
     "features, half MSE": {**FEATURES, "mse": 0.9},
     "features, tv": {**FEATURES, "tv": 0.1},
 }
-CHOSEN = "features, half MSE"  # at x2, by the bundled photographs: the nearest in fire5, fire9, relu2_2 and relu3_3
+CHOSEN = "features, half MSE"  # by the bundled photographs: the nearest in relu3_3, fire5 and fire9
 PICTURE, BOX = "chelsea", (98, 88, 96)
 PATCH = 64  # side, in pixels
 
