@@ -26,7 +26,7 @@ from skimage import data as samples
 from torch import Tensor, nn
 from tyro.conf import Positional
 
-from benchmarks import published, timing
+from benchmarks import perceptual, published, timing
 from benchmarks.timing import Facts
 from srkit import figures, metrics, models
 from srkit.data import ImageDataset, load_dataset
@@ -40,7 +40,7 @@ from srkit.training import GANConfig, GANTrainer
 
 START, NAME = "efficient-x4", "efficient-gan-x4"
 # Shares of what the adversarial term leaves. Without relu1_2, which sees single pixels, a grid lies over everything.
-CONTENT = {"mse": 0.1, "relu1_2": 0.35, "relu2_2": 0.25, "relu3_3": 0.2, "relu4_3": 0.1}
+CONTENT = perceptual.FEATURES
 JUDGES = {"vgg16": ("relu3_3", "relu5_3"), "squeezenet": ("fire5", "fire9")}
 SHARES, MIXTURES, ALPHA = (0.0, 0.1, 0.9), (0.25, 0.5, 0.75), 0.5  # of the adversarial term; of the GAN
 PARTS = {"face": ("astronaut", 160, 16), "fur": ("chelsea", 80, 60), "letters": ("page", 16, 0)}  # left, top

@@ -51,7 +51,7 @@ class Options(timing.Options):
     batch_size: int = 4
     patch_size: int = 48
     lr: float = 1e-3
-    clip: float = 0.3  # a hundredth of the gradients are hundreds of times as long as the others; without it some break
+    clip: float = 0.3  # single gradients are a thousand times as long as the median, and break a training
     hyper_lr: float = 0.1
     settling: float = 0.15  # share of the seconds before hyper-parameters move
     tuning: float = 0.55  # share of the seconds in which they do

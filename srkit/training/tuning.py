@@ -53,8 +53,10 @@ class TuningConfig(TrainConfig):
         super().__post_init__()
         if min(self.hyper_freq, self.hyper_batch_size) < 1:
             raise SRKitError("hyper_freq and hyper_batch_size must be 1 or more")
-        if min(self.hyper_warmup, self.tune_from, self.tune_until or 0) < 0:
-            raise SRKitError("hyper_warmup, tune_from and tune_until must be 0 or more")
+        if min(self.hyper_warmup, self.tune_from) < 0:
+            raise SRKitError("hyper_warmup and tune_from must be 0 or more")
+        if self.tune_until is not None and self.tune_until <= self.tune_from:
+            raise SRKitError(f"tune_until is {self.tune_until}: it must be more than tune_from, {self.tune_from}")
         for name in ("hyper_lr", "response_lr", "perturbation"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise SRKitError(f"{name} is {getattr(self, name)}: it must be more than 0")

@@ -290,8 +290,9 @@ def test_what_cannot_be_tuned_is_refused_in_a_line_that_says_what_to_do():
         Camera(-1, 0)
     with pytest.raises(SRKitError, match="hyper_batch_size must be 1 or more"):
         TuningConfig(hyper_batch_size=0)
-    with pytest.raises(SRKitError, match="tune_until must be 0 or more"):
-        TuningConfig(tune_until=-1)
+    for span in ({"tune_until": 0}, {"tune_from": 5, "tune_until": 5}):
+        with pytest.raises(SRKitError, match="must be more than tune_from"):
+            TuningConfig(**span)
 
 
 def test_a_hyper_parameter_without_effect_is_named_once_after_fifty_steps(capsys):
