@@ -6,8 +6,9 @@ Called again after it was stopped, it goes on. x4 comes first; x2 and x3 start f
 convolution; those for photographs as they are start from their clean sister, and learn and are measured on LR that is
 blurred, noisy and saved as JPEG (`data.degradation`). The learning rate rises, stays, and falls in a straight line over
 the last part of the steps (--cooldown), in which the mean squared error takes the place of the absolute one: the same
-command with more --steps therefore lengthens a training that has ended. Two ends of one training, averaged weight by
-weight, are better than either (Wortsman et al., "Model soups", arXiv 2203.05482).
+command with more --steps therefore lengthens a training that has ended, and --again goes on from the network that ships
+where its run is gone. Two ends of one training, averaged weight by weight, are better than either (Wortsman et al.,
+"Model soups", arXiv 2203.05482).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from benchmarks.timing import Facts
 from srkit import models
 from srkit.data import Batch, load_dataset
 from srkit.models import pretrained
+from srkit.models.efficient import ExpandedConv
 from srkit.settings import SRKitError, choose_device, unknown
 from srkit.training import TrainConfig, Trainer, checkpoint
 
@@ -45,6 +47,7 @@ class Options(timing.Options):
     set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
     smaller: float | None = None  # learn from each picture at this part of its size, too, say 0.6
     networks: tuple[str, ...] = ("x4", "x2", "x3", "photo-x4", "photo-x2")  # which to train, in this order
+    again: bool = False  # each starts from the network of its name that ships, and none from a run
     steps: int = 3400  # of x4; more are better
     cooldown: float = 0.45  # the last part of them, in which the learning rate falls to zero, on the MSE
     finetune: int = 900  # steps of each of the others
@@ -114,6 +117,17 @@ class Cooling(Trainer):
         return super().step(batch)
 
 
+def expand(plain: nn.Module, wide: nn.Module) -> None:
+    """Give a network with branches a plain one's function: the 3 x 3 branches take what the others lack."""
+    for name, layer in plain.named_modules():
+        other = wide.get_submodule(name)
+        if isinstance(layer, nn.Conv2d) and isinstance(other, ExpandedConv):
+            other.square.data += layer.weight.data - other.kernel().data
+            other.bias.data.copy_(layer.bias.data)
+        elif isinstance(layer, nn.Conv2d):
+            other.load_state_dict(layer.state_dict())
+
+
 def train(options: Options, network: str) -> Cooling:
     """One network, to its end, or on from where it stopped.
 
@@ -128,6 +142,9 @@ def train(options: Options, network: str) -> Cooling:
     model = models.create("efficient", scale, expand=True)
     if network in START:
         steps, part, lr = options.finetune, options.finetune_cooldown, options.lr / 2
+    if options.again:
+        expand(models.load(f"efficient-{network}"), model)
+    elif network in START:
         start, own = options.out / START[network] / "last.pt", model.state_dict()
         if not start.exists():
             raise SRKitError(f"{start} is missing: {network} starts from {START[network]}, so train it first")
@@ -162,6 +179,9 @@ def publish(options: Options, trainer: Cooling, network: str) -> Facts:
     wide: Any = trainer.result
     plain = wide.merged()
     earlier = options.average if network == "x4" else None
+    start = f"efficient-{START[network]}" if network in START else "nothing"
+    if options.again:
+        start = f"efficient-{network} as it was before"
     if earlier:
         published.mixed(plain, models.load(earlier), 0.5)
     plain.half().float()  # what is stored is what is measured
@@ -173,7 +193,7 @@ def publish(options: Options, trainer: Cooling, network: str) -> Facts:
         **({"averaged with": "itself, shorter and cooled before"} if earlier else {}),
         "stages": {"charbonnier": trainer.steps - trainer.cooldown, "mse, cooling": trainer.cooldown},
         "optimizer": f"Muon for the kernels, {MUON} x the learning rate; Adam for all else",
-        "start": f"efficient-{START[network]}" if network in START else "nothing",
+        "start": start,
         "seconds": round(trainer.seconds),
         "measured": published.on_tests(plain, tests),
         "bicubic": published.on_tests(models.create("bicubic", scale), tests),

@@ -144,6 +144,17 @@ def test_efficient_cools_down_goes_on_and_publishes_what_load_reads(photos, tmp_
         assert torch.allclose(value, (ends[0][name] + ends[1][name]) / 2, atol=1e-3)
 
 
+def test_efficient_goes_on_from_what_ships(photos, tmp_path):
+    wide, plain = models.create("efficient", 2, expand=True), models.load("efficient-x2")
+    efficient.expand(plain, wide)
+    low = torch.rand(1, 3, 12, 12)
+    with torch.no_grad():
+        assert (wide(low) - plain(low)).abs().max() < 1e-5
+    options = efficient.Options(data=photos, held_out=2, set5=photos, again=True, finetune=1, out=tmp_path)
+    card = efficient.run(replace(options, networks=("x2",)))[0]["networks"]["efficient-x2"]
+    assert "as it was" in card["start"] and not (tmp_path / "x4").exists()
+
+
 def test_distillation_goes_on_and_writes_a_network_that_load_features_reads(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(distil, "MEASURED", 32)
     monkeypatch.setattr(distil, "SAVE_FREQ", 1)
