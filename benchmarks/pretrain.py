@@ -6,7 +6,7 @@
 At first each network does a few steps, and from their time follows a plan: all the steps that the profile wants or,
 where the minutes do not allow them, the same part of them for every network. Stopped at any moment and called again,
 it goes on with that plan. OUT then holds the checkpoints, history and card of each network; weights/, whose files
-`models.load` takes; pretrained.md, a table; and a figure. --publish puts weights and figure where they come with srkit.
+`models.load` takes; and pretrained.md, a table. --publish puts the weights where they come with srkit.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ HELD_OUT = 50  # photographs on which nothing is trained or chosen
 PART = {"quick": 0.01, "class": 1.0, "full": 10.0}  # of the steps in NETWORKS
 PROBE = 3  # steps that warm up, and as many that are timed
 WORTH = 0.01  # dB on Set5: what half precision may cost
-PICTURE, BOX = "chelsea", (92, 112, 96)
 RESERVE = 0.15  # of the time, for validating, measuring and drawing
 
 
@@ -55,7 +54,7 @@ class Options(timing.Options):
     vgg16: str = "imagenet"  # weights of VGG-16 behind the perceptual loss: imagenet, a file, or random
     vgg19: str = "imagenet"  # weights of VGG-19 behind the GAN's content term: imagenet, a file, or random
     frozen: str = "imagenet"  # weights of the frozen networks inside superresnet-vgg and -clip: imagenet, or random
-    publish: bool = False  # put weights and cards into srkit/weights, the figure into figures/reference
+    publish: bool = False  # put weights and cards into srkit/weights
     out: Path = Path("runs/pretrained")  # where everything goes
 
 
@@ -215,17 +214,6 @@ class Pretraining:
         pretrained.publish(model, name, card, self.weights, dtype)
 
 
-def draw(trainers: dict[str, Trainer], facts: Facts, folder: Path) -> None:
-    """The same part of one picture by every x4 network."""
-    large = {name.removesuffix("-x4"): trainer for name, trainer in trainers.items() if NETWORKS[name].scale == 4}
-    if not large:
-        return
-    methods = published.interpolations(4, ["bicubic"]) | {name: one.result.cpu() for name, one in large.items()}
-    features = dict.fromkeys(published.features_in(one.model) for one in large.values())
-    footer = "; ".join(["the networks of the lessons that enlarge by 4", *filter(None, features)])
-    published.publish(published.comparison(methods, PICTURE, BOX, 4, footer), "pretrained", facts, folder)
-
-
 def table(cards: dict[str, Facts]) -> str:
     """The networks and what they reach, as a table for a web page."""
     tests = list(next(iter(cards.values()))["measured"])
@@ -246,7 +234,6 @@ def run(options: Options) -> tuple[Facts, str]:
     trainers = pretraining.train()
     cards = {name: pretrained.card(name, pretraining.weights) for name in trainers}
     facts = {"command": "python -m benchmarks.pretrain", "plan": pretraining.plan, "networks": cards}
-    draw(trainers, facts, published.REFERENCE if options.publish else options.out)
     with atomic_write(options.out / "pretrained.md") as draft:
         draft.write_text(table(cards) + "\n", encoding="utf-8")
     return facts, table(cards)

@@ -1,4 +1,4 @@
-"""The README's first picture, a face by the network that `srkit upscale` takes, and that of a photograph as it is.
+"""Pictures by the networks that ship: a face, the README's first, a photograph as it is, and all that enlarge by four.
 
 uv run python -m benchmarks.strip
 """
@@ -22,6 +22,7 @@ from srkit.data import load_dataset
 from srkit.data.degradation import add_noise, soften
 from srkit.data.images import crop_to_multiple, degrade, to_uint8
 from srkit.inference import upscale
+from srkit.models import pretrained
 from srkit.models.pretrained import weights_sha256
 
 SCALE, SIDE = 4, 152
@@ -30,11 +31,12 @@ STRIPS = {  # name: picture, left, top, networks beside bicubic, whether LR is a
     "upscale": ("astronaut", 152, 16, ("efficient-x4",), False),
     "photo": ("chelsea", 100, 60, ("efficient-x4", "efficient-photo-x4"), True),
 }
+PICTURE, BOX = "chelsea", (92, 112, 96)  # what all of them are shown on
 
 
 @dataclass(kw_only=True)
 class Options(timing.Options):
-    """Draw the README's first picture, and that of a photograph as it is."""
+    """Draw a face, a photograph as it is, and a part of a picture by every network that enlarges by four."""
 
 
 def photographed(low: Tensor) -> Tensor:
@@ -69,6 +71,11 @@ def run(options: Options) -> tuple[Facts, str]:
     for name, shown in STRIPS.items():
         fig, found[name] = strip(*shown)
         published.publish(fig, name, found[name])
+    every = {name: models.load(name) for name in pretrained.names() if name.endswith("x4") and "photo" not in name}
+    page = published.comparison({"bicubic": models.create("bicubic", SCALE), **every}, PICTURE, BOX, SCALE)
+    weights = {name: weights_sha256(model.state_dict()) for name, model in every.items()}
+    found["pretrained"] = {"command": "python -m benchmarks.strip", "picture": PICTURE, "weights_sha256": weights}
+    published.publish(page, "pretrained", found["pretrained"])
     return found, "\n".join(f"figures/reference/{name}.jpg" for name in found)
 
 
