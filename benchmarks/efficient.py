@@ -117,15 +117,16 @@ class Cooling(Trainer):
         return super().step(batch)
 
 
+@torch.no_grad()
 def expand(plain: nn.Module, wide: nn.Module) -> None:
     """Give a network with branches a plain one's function: the 3 x 3 branches take what the others lack."""
-    for name, layer in plain.named_modules():
-        other = wide.get_submodule(name)
-        if isinstance(layer, nn.Conv2d) and isinstance(other, ExpandedConv):
-            other.square.data += layer.weight.data - other.kernel().data
-            other.bias.data.copy_(layer.bias.data)
+    for name, layer in wide.named_modules():
+        one: Any = plain.get_submodule(name)
+        if isinstance(layer, ExpandedConv):
+            layer.square += one.weight - layer.kernel()
+            layer.bias.copy_(one.bias)
         elif isinstance(layer, nn.Conv2d):
-            other.load_state_dict(layer.state_dict())
+            layer.load_state_dict(one.state_dict())
 
 
 def train(options: Options, network: str) -> Cooling:
