@@ -27,7 +27,6 @@ from benchmarks import published, timing
 from benchmarks.timing import Facts
 from srkit import models
 from srkit.data import Batch, load_dataset
-from srkit.models import pretrained
 from srkit.models.efficient import ExpandedConv
 from srkit.settings import SRKitError, choose_device, unknown
 from srkit.training import TrainConfig, Trainer, checkpoint
@@ -187,10 +186,8 @@ def publish(options: Options, trainer: Cooling, network: str) -> Facts:
         published.mixed(plain, models.load(earlier), 0.5)
     plain.half().float()  # what is stored is what is measured
     card = {
-        "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",
         **({"smaller copies": options.smaller} if options.smaller else {}),
         **({"degradation": f"blur, noise, JPEG, twice; strength {photo.strength:g}"} if photo else {}),
-        **published.training(trainer),
         **({"averaged with": "itself, shorter and cooled before"} if earlier else {}),
         "stages": {"charbonnier": trainer.steps - trainer.cooldown, "mse, cooling": trainer.cooldown},
         "optimizer": f"Muon for the kernels, {MUON} x the learning rate; Adam for all else",
@@ -199,11 +196,9 @@ def publish(options: Options, trainer: Cooling, network: str) -> Facts:
         "measured": published.on_tests(plain, tests),
         "bicubic": published.on_tests(models.create("bicubic", scale), tests),
         "made by": "python -m benchmarks.efficient",
-        "weights": "half precision; trained by and for srkit, under its licence",
     }
-    folder = pretrained.FOLDER if options.publish else options.out / "weights"
-    pretrained.publish(plain, f"efficient-{network}", card, folder)
-    return card
+    folder = None if options.publish else options.out / "weights"
+    return published.ship(plain, f"efficient-{network}", trainer, card, folder)
 
 
 def run(options: Options) -> tuple[Facts, str]:

@@ -21,9 +21,6 @@ from benchmarks import published, timing
 from benchmarks.timing import Facts
 from srkit import metrics, models
 from srkit.data import load_dataset
-from srkit.losses import PerceptualLoss, WeightedLoss
-from srkit.models import pretrained
-from srkit.models.features import VGG16, SqueezeNet
 from srkit.settings import SRKitError, choose_device, unknown
 from srkit.training import TrainConfig, Trainer
 
@@ -72,22 +69,6 @@ def train(options: Options, recipe: str) -> Trainer:
     return published.train(Trainer(start, pictures, config, loss, out=out), not options.json)
 
 
-def publish(options: Options, trainer: Trainer, measured: dict[str, Facts], bicubic: dict[str, Facts]) -> None:
-    """Write the chosen network's weights, in half precision, and their card."""
-    card = {
-        "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",
-        **published.training(trainer),
-        "start": f"srcnn-x{options.scale}",
-        "recipe": CHOSEN,
-        "measured": measured,
-        "bicubic": bicubic,
-        "made by": f"python -m benchmarks.perceptual --scale {options.scale}",
-        "weights": "half precision; trained by and for srkit, under its licence",
-    }
-    folder = pretrained.FOLDER if options.publish else options.out / "weights"
-    pretrained.publish(trainer.result.cpu(), f"srcnn-perceptual-x{options.scale}", card, folder)
-
-
 def run(options: Options) -> tuple[Facts, str]:
     """All recipes, measured and shown.
 
@@ -101,9 +82,7 @@ def run(options: Options) -> tuple[Facts, str]:
         raise SRKitError(f"--recipes must name {CHOSEN!r}: it is the one that is published")
     scale = options.scale
     trainers = {recipe: train(options, recipe) for recipe in options.recipes}
-    vgg, squeezenet = VGG16(LAYERS, options.feature_weights), SqueezeNet(SECOND, options.second_weights)
-    judges = dict.fromkeys((*LAYERS, *SECOND), 1.0)
-    loss = WeightedLoss(judges, PerceptualLoss(vgg), PerceptualLoss(squeezenet))
+    loss = published.judges(LAYERS, SECOND, options.feature_weights, options.second_weights)
     held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)
     title = f"{len(held_out)} held-out pictures of {published.SIDE} x {published.SIDE}"
     tests = {
@@ -124,9 +103,12 @@ def run(options: Options) -> tuple[Facts, str]:
         "measured": measured,
         "models": {name: published.about(trainer) for name, trainer in trainers.items()},
     }
-    publish(options, trainers[CHOSEN], measured[CHOSEN], measured["bicubic"])
+    card = {"start": f"srcnn-x{scale}", "recipe": CHOSEN, "measured": measured[CHOSEN], "bicubic": measured["bicubic"]}
+    card["made by"] = facts["command"]
+    folder = None if options.publish else options.out / "weights"
+    published.ship(trainers[CHOSEN].result.cpu(), f"srcnn-perceptual-x{scale}", trainers[CHOSEN], card, folder)
     shown = {name: methods[name] for name in ("bicubic", "MSE", "shallow features", CHOSEN) if name in methods}
-    footer = f"SRCNN 9-5-5, x{scale}, {options.steps} steps more each; {vgg.describe()}"
+    footer = f"SRCNN 9-5-5, x{scale}, {options.steps} steps more each; {loss.perceptual[0].extractor.describe()}"
     published.publish(published.comparison(shown, PICTURE, BOX, scale, footer), f"perceptual_x{scale}", facts)
     texts = [
         f"{test}, x{scale}\n" + published.table({name: one[test] for name, one in measured.items()}) for test in tests

@@ -21,7 +21,9 @@ from srkit.data.images import crop_to_multiple, degrade, from_uint8, resize, to_
 from srkit.figures import Box
 from srkit.figures.pages import Page
 from srkit.inference import upscale
-from srkit.models import SuperResNet
+from srkit.losses import PerceptualLoss
+from srkit.models import SuperResNet, pretrained
+from srkit.models.features import VGG16, SqueezeNet
 from srkit.models.pretrained import weights_sha256
 from srkit.settings import atomic_write, choose_device
 from srkit.training import GANConfig, TrainConfig, Trainer
@@ -130,6 +132,29 @@ def training(trainer: Trainer) -> Facts:
         "steps": trainer.step_number,
         "device": f"{trainer.processes}, {trainer.precision}",
     }
+
+
+def ship(model: nn.Module, name: str, trainer: Trainer, facts: Facts, folder: Path | None) -> Facts:
+    """Write a trained network's weights, in half precision, and its card, which is returned.
+
+    Args:
+        facts: what else the card says.
+        folder: where to, if not to the networks that come along.
+    """
+    card = {
+        "trained on": f"{len(trainer.dataset)} pictures; fingerprint {trainer.dataset.fingerprint[:12]}",
+        **training(trainer),
+        **facts,
+        "weights": "half precision; trained by and for srkit, under its licence",
+    }
+    pretrained.publish(model, name, card, folder or pretrained.FOLDER)
+    return card
+
+
+def judges(vgg16: Sequence[str], squeezenet: Sequence[str], first: str, second: str) -> losses.WeightedLoss:
+    """Distances in layers of VGG-16 and of SqueezeNet, to measure by; their weights are `first` and `second`."""
+    parts = (PerceptualLoss(VGG16(vgg16, first)), PerceptualLoss(SqueezeNet(squeezenet, second)))
+    return losses.WeightedLoss(dict.fromkeys((*vgg16, *squeezenet), 1.0), *parts)
 
 
 def about(trainer: Trainer) -> Facts:

@@ -5,16 +5,18 @@
 
 Each run starts from the same network and on the same batches; they differ in the adversarial term's share of the loss
 at the start: none, a tenth, and so much that the game breaks. The second is then mixed with where it began, weight by
-weight, as Wang et al. do (arXiv 1811.10515); half and half is what is published. Measured on photographs that none has
-seen, and on Set5: PSNR, SSIM, the distance in layers of VGG-16, of which relu5_3 is in no loss, in two of SqueezeNet,
-which only measures, and BRISQUE, which knows no ground truth, where it can be had. Stopped, it goes on where it stood;
-`--shares 0.1` trains that run alone.
+weight, as Wang et al. do (arXiv 1811.10515). What is published is the mean of three, chosen among mixtures on the
+bundled photographs: the start, features alone, and the second. Measured on photographs that none has seen, and on Set5:
+PSNR, SSIM, the distance in layers of VGG-16, of which relu5_3 is in no loss, in two of SqueezeNet, which only measures,
+and BRISQUE, which knows no ground truth, where it can be had. Stopped, it goes on where it stood; `--shares 0.1` trains
+that run alone.
 Writes srgan.jpg, srgan_tradeoff.jpg, srgan_runs.jpg and srgan.json, which holds the runs' histories, into
 figures/reference; --publish puts the mixture's weights into srkit/weights.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from skimage import data as samples
-from torch import Tensor, nn
+from torch import Tensor
 from tyro.conf import Positional
 
 from benchmarks import perceptual, published, timing
@@ -32,17 +34,14 @@ from srkit import figures, metrics, models
 from srkit.data import ImageDataset, load_dataset
 from srkit.data.images import crop_to_multiple, degrade
 from srkit.inference import upscale
-from srkit.losses import PerceptualLoss, WeightedLoss
-from srkit.models import pretrained
-from srkit.models.features import VGG16, SqueezeNet
 from srkit.settings import choose_device
 from srkit.training import GANConfig, GANTrainer
 
 START, NAME = "efficient-x4", "efficient-gan-x4"
 # Shares of what the adversarial term leaves. Without relu1_2, which sees single pixels, a grid lies over everything.
-CONTENT = perceptual.FEATURES
-JUDGES = {"vgg16": ("relu3_3", "relu5_3"), "squeezenet": ("fire5", "fire9")}
-SHARES, MIXTURES, ALPHA = (0.0, 0.1, 0.9), (0.25, 0.5, 0.75), 0.5  # of the adversarial term; of the GAN
+CONTENT = perceptual.RECIPES[perceptual.CHOSEN]
+LAYERS, SECOND = ("relu3_3", "relu5_3"), ("fire5", "fire9")  # to measure by
+SHARES, MIXTURES = (0.0, 0.1, 0.9), (0.25, 0.5, 0.75)  # of the adversarial term; of the GAN
 PARTS = {"face": ("astronaut", 160, 16), "fur": ("chelsea", 80, 60), "letters": ("page", 16, 0)}  # left, top
 EYE, SHOWN, VALIDATIONS = ("chelsea", 92, 112), 144, 6
 
@@ -118,14 +117,6 @@ def train(options: Options, share: float) -> Recorded:
     return trainer
 
 
-def judges(options: Options) -> WeightedLoss:
-    """What measures: VGG-16 and SqueezeNet."""
-    vgg = VGG16(JUDGES["vgg16"], options.feature_weights)
-    squeezenet = SqueezeNet(JUDGES["squeezenet"], options.second_weights)
-    names = (*JUDGES["vgg16"], *JUDGES["squeezenet"])
-    return WeightedLoss(dict.fromkeys(names, 1.0), PerceptualLoss(vgg), PerceptualLoss(squeezenet))
-
-
 def previews(trainers: Mapping[str, Recorded]) -> Figure:
     """The eye at each validation: a row for each run."""
     truth = picture(EYE[0])
@@ -146,34 +137,18 @@ def rounded(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value if name == "step" else float(f"{value:.4g}") for name, value in row.items()} for row in rows]
 
 
-def publish(options: Options, model: nn.Module, trainers: Mapping[str, Recorded], facts: Facts) -> None:
-    """Write the weights, in half precision, and their card."""
-    last = trainers[title_of(SHARES[1])]
-    card = {
-        "trained on": f"{len(last.dataset)} pictures; fingerprint {last.dataset.fingerprint[:12]}",
-        **published.training(last),
-        "start": START,
-        "mixed": facts["mixture"],
-        "seconds": round(last.seconds),
-        "measured": facts["measured"][NAME],
-        "bicubic": facts["measured"]["bicubic"],
-        "made by": "python -m benchmarks.srgan",
-        "weights": "half precision; trained by and for srkit, under its licence",
-    }
-    model = models.rebuild(model.cpu(), name=NAME.removesuffix("-x4"))
-    pretrained.publish(model, NAME, card, pretrained.FOLDER if options.publish else options.out / "weights")
-
-
 def run(options: Options) -> tuple[Facts, str]:
     """All runs and mixtures, measured and shown."""
     trainers = {title_of(share): train(options, share) for share in options.shares}
     if options.shares != SHARES:
         return {}, f"trained: {', '.join(trainers)}"
-    loss, gan = judges(options), trainers[title_of(SHARES[1])]
-    mixtures = {alpha: published.mixed(models.load(START), gan.result, alpha) for alpha in MIXTURES}
+    loss = published.judges(LAYERS, SECOND, options.feature_weights, options.second_weights)
+    alone, gan = (trainers[title_of(share)].result for share in SHARES[:2])
+    mixtures = {f"mixture, {alpha:g}": published.mixed(models.load(START), gan, alpha) for alpha in MIXTURES}
+    half = published.mixed(models.load(START), alone, 0.5)
     methods = {"bicubic": models.create("bicubic", 4), START: models.load(START)}
     methods |= {name: trainer.result for name, trainer in trainers.items()}
-    methods |= {NAME if alpha == ALPHA else f"mixture, {alpha:g}": model for alpha, model in mixtures.items()}
+    methods |= {**mixtures, "features, 0.5": half, NAME: published.mixed(copy.deepcopy(half), gan, 1 / 3)}
     held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)
     tests = {"Set5": load_dataset(options.set5, "all", device=choose_device())}
     title = f"{len(held_out)} held-out pictures of {published.SIDE} x {published.SIDE}"
@@ -188,13 +163,17 @@ def run(options: Options) -> tuple[Facts, str]:
     facts = {
         "command": "python -m benchmarks.srgan",
         "features": loss.describe(),
-        "mixture": {"of": [START, title_of(SHARES[1])], "alpha": ALPHA},
+        "mean of": [START, title_of(SHARES[0]), title_of(SHARES[1])],
         "measured": measured,
         "diagnoses": {name: trainer.diagnose() for name, trainer in trainers.items()},
         "models": {name: published.about(trainer) for name, trainer in trainers.items()},
     }
-    publish(options, methods[NAME], trainers, facts)
-    shown = ["bicubic", START, NAME]
+    card = {"start": START, "mean of": facts["mean of"], "seconds": round(trainers[title_of(SHARES[1])].seconds)}
+    card |= {"measured": measured[NAME], "bicubic": measured["bicubic"], "made by": facts["command"]}
+    model = models.rebuild(methods[NAME].cpu(), name=NAME.removesuffix("-x4"))
+    folder = None if options.publish else options.out / "weights"
+    published.ship(model, NAME, trainers[title_of(SHARES[1])], card, folder)
+    shown = ["bicubic", START, title_of(SHARES[0]), NAME]
     rows = []
     for name, left, top in PARTS.values():
         outputs = [upscale(methods[method], degrade(picture(name), 4)) for method in shown]
@@ -204,7 +183,7 @@ def run(options: Options) -> tuple[Facts, str]:
     published.publish(page, "srgan", {**facts, "histories": histories})
     published.publish(previews(trainers), "srgan_runs", {"command": facts["command"], "models": facts["models"]})
     points = {name: (one[title]["psnr"], one[title]["fire9"]) for name, one in measured.items() if name != "bicubic"}
-    line = [START, *(name for name in methods if name == NAME or name.startswith("mixture")), title_of(SHARES[1])]
+    line = [START, *mixtures, title_of(SHARES[1])]
     published.publish(figures.tradeoff(points, "fire9 of SqueezeNet", line), "srgan_tradeoff", facts)
     table = {name: {**one[title], "Set5 psnr": one["Set5"]["psnr"]} for name, one in measured.items()}
     diagnoses = [f"{name}: {words}" for name, words in facts["diagnoses"].items()]
