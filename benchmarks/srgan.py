@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from skimage import data as samples
-from torch import Tensor
+from torch import Tensor, nn
 from tyro.conf import Positional
 
 from benchmarks import perceptual, published, timing
@@ -66,6 +66,11 @@ class Options(timing.Options):
 def title_of(share: float) -> str:
     """What a run is called."""
     return f"GAN, {share:.0%}" if share else "features alone"
+
+
+def mixture(alpha: float) -> str:
+    """What a mixture of the start with the second run is called."""
+    return f"mixture, {alpha:g}"
 
 
 def picture(name: str) -> Tensor:
@@ -137,42 +142,18 @@ def rounded(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{name: value if name == "step" else float(f"{value:.4g}") for name, value in row.items()} for row in rows]
 
 
-def run(options: Options) -> tuple[Facts, str]:
-    """All runs and mixtures, measured and shown."""
-    trainers = {title_of(share): train(options, share) for share in options.shares}
-    if options.shares != SHARES:
-        return {}, f"trained: {', '.join(trainers)}"
-    loss = published.judges(LAYERS, SECOND, options.feature_weights, options.second_weights)
+def methods_of(trainers: Mapping[str, Recorded]) -> dict[str, nn.Module]:
+    """The start, what each run made of it, and mixtures of them; the last one is published."""
     alone, gan = (trainers[title_of(share)].result for share in SHARES[:2])
-    mixtures = {f"mixture, {alpha:g}": published.mixed(models.load(START), gan, alpha) for alpha in MIXTURES}
-    half = published.mixed(models.load(START), alone, 0.5)
     methods = {"bicubic": models.create("bicubic", 4), START: models.load(START)}
     methods |= {name: trainer.result for name, trainer in trainers.items()}
-    methods |= {**mixtures, "features, 0.5": half, NAME: published.mixed(copy.deepcopy(half), gan, 1 / 3)}
-    held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)
-    tests = {"Set5": load_dataset(options.set5, "all", device=choose_device())}
-    title = f"{len(held_out)} held-out pictures of {published.SIDE} x {published.SIDE}"
-    measures, remark = metrics.available(["brisque"])
-    measured = {
-        name: {
-            title: published.measured(metrics.evaluate(method, held_out, 4, loss, measures=measures)),
-            **published.on_tests(method, tests),
-        }
-        for name, method in methods.items()
-    }
-    facts = {
-        "command": "python -m benchmarks.srgan",
-        "features": loss.describe(),
-        "mean of": [START, title_of(SHARES[0]), title_of(SHARES[1])],
-        "measured": measured,
-        "diagnoses": {name: trainer.diagnose() for name, trainer in trainers.items()},
-        "models": {name: published.about(trainer) for name, trainer in trainers.items()},
-    }
-    card = {"start": START, "mean of": facts["mean of"], "seconds": round(trainers[title_of(SHARES[1])].seconds)}
-    card |= {"measured": measured[NAME], "bicubic": measured["bicubic"], "made by": facts["command"]}
-    model = models.rebuild(methods[NAME].cpu(), name=NAME.removesuffix("-x4"))
-    folder = None if options.publish else options.out / "weights"
-    published.ship(model, NAME, trainers[title_of(SHARES[1])], card, folder)
+    methods |= {mixture(alpha): published.mixed(models.load(START), gan, alpha) for alpha in MIXTURES}
+    half = published.mixed(models.load(START), alone, 0.5)
+    return methods | {"features, 0.5": half, NAME: published.mixed(copy.deepcopy(half), gan, 1 / 3)}
+
+
+def draw(methods: Mapping[str, nn.Module], trainers: Mapping[str, Recorded], facts: Facts, title: str) -> None:
+    """Parts of pictures, the runs' previews, and PSNR against a distance."""
     shown = ["bicubic", START, title_of(SHARES[0]), NAME]
     rows = []
     for name, left, top in PARTS.values():
@@ -182,9 +163,40 @@ def run(options: Options) -> tuple[Facts, str]:
     histories = {name: rounded(trainer.history.rows) for name, trainer in trainers.items()}
     published.publish(page, "srgan", {**facts, "histories": histories})
     published.publish(previews(trainers), "srgan_runs", {"command": facts["command"], "models": facts["models"]})
-    points = {name: (one[title]["psnr"], one[title]["fire9"]) for name, one in measured.items() if name != "bicubic"}
-    line = [START, *mixtures, title_of(SHARES[1])]
+    measured = {name: one[title] for name, one in facts["measured"].items() if name != "bicubic"}
+    points = {name: (one["psnr"], one["fire9"]) for name, one in measured.items()}
+    line = [START, *map(mixture, MIXTURES), title_of(SHARES[1])]
     published.publish(figures.tradeoff(points, "fire9 of SqueezeNet", line), "srgan_tradeoff", facts)
+
+
+def run(options: Options) -> tuple[Facts, str]:
+    """All runs and mixtures, measured and shown."""
+    trainers = {title_of(share): train(options, share) for share in options.shares}
+    if options.shares != SHARES:
+        return {}, f"trained: {', '.join(trainers)}"
+    methods, last = methods_of(trainers), trainers[title_of(SHARES[1])]
+    loss = published.judges(LAYERS, SECOND, options.feature_weights, options.second_weights)
+    held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)
+    tests = {"Set5": load_dataset(options.set5, "all", device=choose_device())}
+    title = f"{len(held_out)} held-out pictures of {published.SIDE} x {published.SIDE}"
+    measures, remark = metrics.available(["brisque"])
+    measured = {}
+    for name, method in methods.items():
+        table = metrics.evaluate(method, held_out, 4, loss, measures=measures)
+        measured[name] = {title: published.measured(table), **published.on_tests(method, tests)}
+    facts = {
+        "command": "python -m benchmarks.srgan",
+        "features": loss.describe(),
+        "mean of": [START, title_of(SHARES[0]), title_of(SHARES[1])],
+        "measured": measured,
+        "diagnoses": {name: trainer.diagnose() for name, trainer in trainers.items()},
+        "models": {name: published.about(trainer) for name, trainer in trainers.items()},
+    }
+    draw(methods, trainers, facts, title)
+    card = {"start": START, "mean of": facts["mean of"], "seconds": round(last.seconds), "measured": measured[NAME]}
+    card |= {"bicubic": measured["bicubic"], "made by": facts["command"]}
+    model = models.rebuild(methods[NAME].cpu(), name=NAME.removesuffix("-x4"))
+    published.ship(model, NAME, last, card, None if options.publish else options.out / "weights")
     table = {name: {**one[title], "Set5 psnr": one["Set5"]["psnr"]} for name, one in measured.items()}
     diagnoses = [f"{name}: {words}" for name, words in facts["diagnoses"].items()]
     return facts, "\n".join([f"{title}, x4; {loss.describe()}; {remark}", published.table(table), *diagnoses])
