@@ -5,18 +5,16 @@
 
 Each run starts from the same network and on the same batches; they differ in the adversarial term's share of the loss
 at the start: none, a tenth, and so much that the game breaks. The second is then mixed with where it began, weight by
-weight, as Wang et al. do (arXiv 1811.10515). What is published is the mean of three, chosen among mixtures on the
-bundled photographs: the start, features alone, and the second. Measured on photographs that none has seen, and on Set5:
-PSNR, SSIM, the distance in layers of VGG-16, of which relu5_3 is in no loss, in two of SqueezeNet, which only measures,
-and BRISQUE, which knows no ground truth, where it can be had. Stopped, it goes on where it stood; `--shares 0.1` trains
-that run alone.
+weight, as Wang et al. do (arXiv 1811.10515); half and half is what is published. Measured on photographs that none has
+seen, and on Set5: PSNR, SSIM, the distance in layers of VGG-16, of which relu5_3 is in no loss, in two of SqueezeNet,
+which only measures, and BRISQUE, which knows no ground truth, where it can be had. Stopped, it goes on where it stood;
+`--shares 0.1` trains that run alone.
 Writes srgan.jpg, srgan_tradeoff.jpg, srgan_runs.jpg and srgan.json, which holds the runs' histories, into
 figures/reference; --publish puts the mixture's weights into srkit/weights.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,9 +37,9 @@ from srkit.training import GANConfig, GANTrainer
 
 START, NAME = "efficient-x4", "efficient-gan-x4"
 # Shares of what the adversarial term leaves. Without relu1_2, which sees single pixels, a grid lies over everything.
-CONTENT = perceptual.RECIPES[perceptual.CHOSEN]
+CONTENT = perceptual.FEATURES
 LAYERS, SECOND = ("relu3_3", "relu5_3"), ("fire5", "fire9")  # to measure by
-SHARES, MIXTURES = (0.0, 0.1, 0.9), (0.25, 0.5, 0.75)  # of the adversarial term; of the GAN
+SHARES, MIXTURES, ALPHA = (0.0, 0.1, 0.9), (0.25, 0.5, 0.75), 0.5  # of the adversarial term; of the GAN
 PARTS = {"face": ("astronaut", 160, 16), "fur": ("chelsea", 80, 60), "letters": ("page", 16, 0)}  # left, top
 EYE, SHOWN, VALIDATIONS = ("chelsea", 92, 112), 144, 6
 
@@ -70,7 +68,7 @@ def title_of(share: float) -> str:
 
 def mixture(alpha: float) -> str:
     """What a mixture of the start with the second run is called."""
-    return f"mixture, {alpha:g}"
+    return NAME if alpha == ALPHA else f"mixture, {alpha:g}"
 
 
 def picture(name: str) -> Tensor:
@@ -104,11 +102,11 @@ class Recorded(GANTrainer):
         torch.save(eye(upscale(self.result, degrade(picture(EYE[0]), 4))), self.out / f"eye-{self.step_number}.pt")
 
 
-def train(options: Options, share: float) -> Recorded:
+def train(options: Options, share: float, content: Mapping[str, float] = CONTENT) -> Recorded:
     """The network that goes on from START; the loss's weights follow from the shares."""
     steps = max(VALIDATIONS, options.steps // (1 if share < 0.5 else 3))  # a crash is seen soon
     settings: dict[str, Any] = {**models.PRESETS["efficient-gan"].training, "steps": steps, "content": ()}
-    content = CONTENT | ({"tv": options.tv} if options.tv else {})
+    content = dict(content) | ({"tv": options.tv} if options.tv else {})
     settings["loss"] = {name: weight * (1 - share) for name, weight in content.items()} | {"adversarial": share}
     settings |= {"log_freq": 20, "save_freq": 100, "val_freq": steps // VALIDATIONS}
     config = GANConfig(**settings, feature_weights=options.feature_weights, precision="fp32")
@@ -143,24 +141,26 @@ def rounded(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def methods_of(trainers: Mapping[str, Recorded]) -> dict[str, nn.Module]:
-    """The start, what each run made of it, and mixtures of them; the last one is published."""
-    alone, gan = (trainers[title_of(share)].result for share in SHARES[:2])
+    """The start, what each run made of it, and mixtures of the second with the start."""
+    gan = trainers[title_of(SHARES[1])].result
     methods = {"bicubic": models.create("bicubic", 4), START: models.load(START)}
     methods |= {name: trainer.result for name, trainer in trainers.items()}
-    methods |= {mixture(alpha): published.mixed(models.load(START), gan, alpha) for alpha in MIXTURES}
-    half = published.mixed(models.load(START), alone, 0.5)
-    return methods | {"features, 0.5": half, NAME: published.mixed(copy.deepcopy(half), gan, 1 / 3)}
+    return methods | {mixture(alpha): published.mixed(models.load(START), gan, alpha) for alpha in MIXTURES}
+
+
+def parts(methods: Mapping[str, nn.Module]) -> Figure:
+    """Face, fur and letters by some methods, and the ground truth."""
+    rows = []
+    for name, left, top in PARTS.values():
+        outputs = [upscale(method, degrade(picture(name), 4)) for method in methods.values()]
+        rows.append([part(image, left, top) for image in (*outputs, picture(name))])
+    return figures.grid(rows, (*methods, "ground truth"), border=4)
 
 
 def draw(methods: Mapping[str, nn.Module], trainers: Mapping[str, Recorded], facts: Facts, title: str) -> None:
     """Parts of pictures, the runs' previews, and PSNR against a distance."""
-    shown = ["bicubic", START, title_of(SHARES[0]), NAME]
-    rows = []
-    for name, left, top in PARTS.values():
-        outputs = [upscale(methods[method], degrade(picture(name), 4)) for method in shown]
-        rows.append([part(image, left, top) for image in (*outputs, picture(name))])
-    page = figures.grid(rows, (*shown, "ground truth"), border=4)
     histories = {name: rounded(trainer.history.rows) for name, trainer in trainers.items()}
+    page = parts({name: methods[name] for name in ("bicubic", START, NAME)})
     published.publish(page, "srgan", {**facts, "histories": histories})
     published.publish(previews(trainers), "srgan_runs", {"command": facts["command"], "models": facts["models"]})
     measured = {name: one[title] for name, one in facts["measured"].items() if name != "bicubic"}
@@ -169,12 +169,17 @@ def draw(methods: Mapping[str, nn.Module], trainers: Mapping[str, Recorded], fac
     published.publish(figures.tradeoff(points, "fire9 of SqueezeNet", line), "srgan_tradeoff", facts)
 
 
-def run(options: Options) -> tuple[Facts, str]:
-    """All runs and mixtures, measured and shown."""
-    trainers = {title_of(share): train(options, share) for share in options.shares}
-    if options.shares != SHARES:
-        return {}, f"trained: {', '.join(trainers)}"
-    methods, last = methods_of(trainers), trainers[title_of(SHARES[1])]
+def ship(options: Options, model: nn.Module, last: Recorded, facts: Facts) -> None:
+    """Write the mixture's weights and card."""
+    measured = facts["measured"]
+    card = {"start": START, "mixed": facts["mixture"], "seconds": round(last.seconds), "measured": measured[NAME]}
+    card |= {"bicubic": measured["bicubic"], "made by": facts["command"]}
+    model = models.rebuild(model.cpu(), name=NAME.removesuffix("-x4"))
+    published.ship(model, NAME, last, card, None if options.publish else options.out / "weights")
+
+
+def measure(options: Options, methods: Mapping[str, nn.Module]) -> tuple[str, Facts, str]:
+    """What all methods reach on held-out photographs, whose title comes first, and on Set5; as a table, too."""
     loss = published.judges(LAYERS, SECOND, options.feature_weights, options.second_weights)
     held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)
     tests = {"Set5": load_dataset(options.set5, "all", device=choose_device())}
@@ -184,22 +189,28 @@ def run(options: Options) -> tuple[Facts, str]:
     for name, method in methods.items():
         table = metrics.evaluate(method, held_out, 4, loss, measures=measures)
         measured[name] = {title: published.measured(table), **published.on_tests(method, tests)}
-    facts = {
+    table = {name: {**one[title], "Set5 psnr": one["Set5"]["psnr"]} for name, one in measured.items()}
+    facts = {"features": loss.describe(), "measured": measured}
+    return title, facts, f"{title}, x4; {loss.describe()}; {remark}\n{published.table(table)}"
+
+
+def run(options: Options) -> tuple[Facts, str]:
+    """All runs and mixtures, measured and shown."""
+    trainers = {title_of(share): train(options, share) for share in options.shares}
+    if options.shares != SHARES:
+        return {}, f"trained: {', '.join(trainers)}"
+    methods = methods_of(trainers)
+    title, found, table = measure(options, methods)
+    facts: Facts = {
         "command": "python -m benchmarks.srgan",
-        "features": loss.describe(),
-        "mean of": [START, title_of(SHARES[0]), title_of(SHARES[1])],
-        "measured": measured,
+        **found,
+        "mixture": {"of": [START, title_of(SHARES[1])], "alpha": ALPHA},
         "diagnoses": {name: trainer.diagnose() for name, trainer in trainers.items()},
         "models": {name: published.about(trainer) for name, trainer in trainers.items()},
     }
     draw(methods, trainers, facts, title)
-    card = {"start": START, "mean of": facts["mean of"], "seconds": round(last.seconds), "measured": measured[NAME]}
-    card |= {"bicubic": measured["bicubic"], "made by": facts["command"]}
-    model = models.rebuild(methods[NAME].cpu(), name=NAME.removesuffix("-x4"))
-    published.ship(model, NAME, last, card, None if options.publish else options.out / "weights")
-    table = {name: {**one[title], "Set5 psnr": one["Set5"]["psnr"]} for name, one in measured.items()}
-    diagnoses = [f"{name}: {words}" for name, words in facts["diagnoses"].items()]
-    return facts, "\n".join([f"{title}, x4; {loss.describe()}; {remark}", published.table(table), *diagnoses])
+    ship(options, methods[NAME], trainers[title_of(SHARES[1])], facts)
+    return facts, "\n".join([table, *(f"{name}: {words}" for name, words in facts["diagnoses"].items())])
 
 
 if __name__ == "__main__":

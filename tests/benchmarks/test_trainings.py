@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import classic, distil, domain, efficient, film, perceptual, speedrun, srgan, strip, transfer
+from benchmarks import classic, distil, domain, efficient, film, grid, perceptual, speedrun, srgan, strip, transfer
 from benchmarks.speedruns import muon
 from benchmarks.textbook import make_folder
 from srkit import models
@@ -94,10 +94,35 @@ def test_srgan_mixes_its_runs_and_publishes_what_load_reads(photos, tmp_path, mo
     for name in ("srgan_runs", "srgan_tradeoff"):
         assert published(name)
     model = models.load(tmp_path / "out" / "weights" / "efficient-gan-x4.safetensors")
-    runs = [tmp_path / "out" / run / "last.pt" for run in ("share-0", "share-0.1")]
-    three = [models.load(one).state_dict() for one in ("efficient-x4", *runs)]
+    ends = [models.load(one).state_dict() for one in ("efficient-x4", tmp_path / "out" / "share-0.1" / "last.pt")]
     for key, value in model.state_dict().items():
-        assert torch.allclose(value, sum(one[key] for one in three) / 3, atol=1e-3)
+        assert torch.allclose(value, (ends[0][key] + ends[1][key]) / 2, atol=1e-3)
+
+
+def test_the_grid_is_measured_for_a_recipe(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(grid.published, "SIDE", 48)
+    make_folder(tmp_path / "five", 1)
+    weights = {"feature_weights": "random", "second_weights": "random"}
+    options = grid.Options(
+        data=photos, held_out=2, set5=str(tmp_path / "five"), **weights, steps=6, out=tmp_path / "out"
+    )
+    facts, text = grid.run(options)
+    assert {"features", "features, even", "mean, even"} < set(facts["measured"]) and "relu5_3" in text
+    assert published("grid_features") == facts
+    with pytest.raises(SRKitError, match="did you mean 'features'"):
+        grid.run(replace(options, recipe="feature"))
+
+
+def test_a_network_made_even_answers_a_flat_picture_flat():
+    torch.manual_seed(0)
+    model = models.create("efficient", 4)
+    torch.nn.init.normal_(model.tail.weight, std=0.1)
+    torch.nn.init.normal_(model.tail.bias, std=0.1)
+    grey = torch.full((1, 3, 40, 40), 0.4)
+    with torch.no_grad():
+        rough, smooth = (one(grey)[..., 72:88, 72:88] for one in (model, grid.even(model)))  # far from the border
+    assert rough.flatten(2).std(2).min() > 0.01 and smooth.flatten(2).std(2).max() < 1e-5
+    assert torch.allclose(rough.mean((2, 3)), smooth.mean((2, 3)), atol=1e-5)
 
 
 def test_a_mixture_lies_between_two_networks():
