@@ -333,7 +333,7 @@ def test_after_a_move_its_picture_is_seen_before_it_is_measured(make, monkeypatc
     assert run.wait(30) and run.film.latest is None
     before, after = (next(one for one in run.film.frames if one.step == step) for step in (7, 8))
     assert [one[:2] for one in seen if one[0] in (7, 8)] in ([(7, 8), (8, 8)], [(7, 7), (8, 8)])  # or filmed anyhow
-    assert all(psnr > 0 and terms == {} for *_, psnr, terms in seen)
+    assert all(psnr > 0 and terms == {} for step, _, psnr, terms in seen if step in (7, 8))  # the last may come twice
     assert before.marked and before.loss["l1"] == 0 and before.weights["l1"] == 0  # by the weights of then
     assert after.loss["l1"] > 0 and set(before.terms) == set(after.terms) == {"mse", "l1"}
 
