@@ -24,7 +24,7 @@ from srkit.settings import unknown
 
 
 @dataclass(kw_only=True)
-class Options(srgan.Options):
+class Options(srgan.Runs):
     """Train efficient-x4 on by features, alone and against a discriminator, and make both even."""
 
     recipe: str = "features"  # shares of the content's terms: one of the perceptual study's

@@ -45,8 +45,8 @@ EYE, SHOWN, VALIDATIONS = ("chelsea", 92, 112), 144, 6
 
 
 @dataclass(kw_only=True)
-class Options(timing.Options):
-    """Train efficient-x4 on by features, and against a discriminator, mix it with the latter, and compare."""
+class Runs(timing.Options):
+    """How runs are trained and measured; `benchmarks.grid` has them, too."""
 
     data: Positional[str]  # photographs: a folder, or a name that `srkit data` lists
     more: tuple[str, ...] = ()  # folders or names whose pictures are all trained on, too
@@ -54,11 +54,17 @@ class Options(timing.Options):
     set5: str = "set5"  # what else to measure on: its name, which downloads it, or a folder
     feature_weights: str = "imagenet"  # weights of VGG-16: imagenet, a file, or random
     second_weights: str = "imagenet"  # weights of SqueezeNet, which only measures
-    shares: tuple[float, ...] = SHARES  # which runs to train; all are needed to compare
     steps: int = 1800  # of each run; a third of them for the one that crashes
     tv: float = 0.0  # share of total variation, beside those of the features: a way to less of their grid
-    publish: bool = False  # put weights and card into srkit/weights
     out: Path = Path("runs/srgan")
+
+
+@dataclass(kw_only=True)
+class Options(Runs):
+    """Train efficient-x4 on by features, and against a discriminator, mix it with the latter, and compare."""
+
+    shares: tuple[float, ...] = SHARES  # which runs to train; all are needed to compare
+    publish: bool = False  # put weights and card into srkit/weights
 
 
 def title_of(share: float) -> str:
@@ -102,7 +108,7 @@ class Recorded(GANTrainer):
         torch.save(eye(upscale(self.result, degrade(picture(EYE[0]), 4))), self.out / f"eye-{self.step_number}.pt")
 
 
-def train(options: Options, share: float, content: Mapping[str, float] = CONTENT) -> Recorded:
+def train(options: Runs, share: float, content: Mapping[str, float] = CONTENT) -> Recorded:
     """The network that goes on from START; the loss's weights follow from the shares."""
     steps = max(VALIDATIONS, options.steps // (1 if share < 0.5 else 3))  # a crash is seen soon
     settings: dict[str, Any] = {**models.PRESETS["efficient-gan"].training, "steps": steps, "content": ()}
@@ -178,7 +184,7 @@ def ship(options: Options, model: nn.Module, last: Recorded, facts: Facts) -> No
     published.ship(model, NAME, last, card, None if options.publish else options.out / "weights")
 
 
-def measure(options: Options, methods: Mapping[str, nn.Module]) -> tuple[str, Facts, str]:
+def measure(options: Runs, methods: Mapping[str, nn.Module]) -> tuple[str, Facts, str]:
     """What all methods reach on held-out photographs, whose title comes first, and on Set5; as a table, too."""
     loss = published.judges(LAYERS, SECOND, options.feature_weights, options.second_weights)
     held_out = published.photographs(options.data, "val", options.held_out, published.SIDE)

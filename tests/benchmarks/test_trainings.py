@@ -75,13 +75,24 @@ def test_a_recorded_run_moves_as_its_script_says_and_is_a_page(photos, tmp_path)
         assert 0 < (tmp_path / "out" / name).stat().st_size < 1_500_000
 
 
-def test_srgan_mixes_its_runs_and_publishes_what_load_reads(photos, tmp_path, monkeypatch):
+@pytest.fixture
+def small(photos, tmp_path, monkeypatch):
+    """Settings of six steps on features that need no download."""
     monkeypatch.setattr(srgan.published, "SIDE", 48)
     make_folder(tmp_path / "five", 1)
     weights = {"feature_weights": "random", "second_weights": "random"}
-    options = srgan.Options(
-        data=photos, held_out=2, set5=str(tmp_path / "five"), **weights, steps=6, out=tmp_path / "out"
-    )
+    return {
+        "data": photos,
+        "held_out": 2,
+        "set5": str(tmp_path / "five"),
+        "steps": 6,
+        "out": tmp_path / "out",
+        **weights,
+    }
+
+
+def test_srgan_mixes_its_runs_and_publishes_what_load_reads(small, tmp_path):
+    options = srgan.Options(**small)
     assert "GAN, 10%" in srgan.run(replace(options, shares=(0.1,)))[1]  # one run, beside another
     facts, text = srgan.run(options)
     names = ["bicubic", "efficient-x4", "features alone", "GAN, 10%", "GAN, 90%"]
@@ -99,13 +110,8 @@ def test_srgan_mixes_its_runs_and_publishes_what_load_reads(photos, tmp_path, mo
         assert torch.allclose(value, (ends[0][key] + ends[1][key]) / 2, atol=1e-3)
 
 
-def test_the_grid_is_measured_for_a_recipe(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(grid.published, "SIDE", 48)
-    make_folder(tmp_path / "five", 1)
-    weights = {"feature_weights": "random", "second_weights": "random"}
-    options = grid.Options(
-        data=photos, held_out=2, set5=str(tmp_path / "five"), **weights, steps=6, out=tmp_path / "out"
-    )
+def test_the_grid_is_measured_for_a_recipe(small):
+    options = grid.Options(**small)
     facts, text = grid.run(options)
     assert {"features", "features, even", "mean, even"} < set(facts["measured"]) and "relu5_3" in text
     assert published("grid_features")["measured"] == facts["measured"]
